@@ -1,0 +1,14 @@
+//! Streams that are durable in a write-ahead log and kept for ever in object storage.
+
+mod error;
+mod id;
+mod metadata;
+mod object;
+mod record;
+mod segment;
+mod store;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{ClusterId, GroupId, NodeEpoch, NodeId, ObjectId, StreamEpoch, StreamId};
+pub use record::{RECORD_HEADER_LEN, RecordBatch, RecordHeader};
+pub use wal;

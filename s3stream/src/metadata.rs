@@ -1,0 +1,1 @@
+//! Metadata: one pure state machine, replicated by a shared log.

@@ -1,0 +1,1 @@
+//! Slices and segments: generic pieces of a log on streams.

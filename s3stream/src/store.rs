@@ -1,0 +1,1 @@
+//! The bucket: what the engine needs of an object store.
