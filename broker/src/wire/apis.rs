@@ -1,0 +1,86 @@
+//! The table of what is served: one row per API, and nothing is advertised that has no row.
+//!
+//! `accepted` is within `advertised`; they differ only where a client misreads an honest range.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::messages::ApiKey;
+
+use super::schema::{self, Layout};
+
+/// One API.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) key: ApiKey,
+    /// What ApiVersions says.
+    pub(crate) advertised: RangeInclusive<i16>,
+    /// What is answered; another version ends the connection.
+    pub(crate) accepted: RangeInclusive<i16>,
+    /// First version with compact lengths and tagged fields.
+    pub(crate) flexible: i16,
+    pub(crate) layout: &'static Layout,
+}
+
+const fn api(
+    key: ApiKey,
+    versions: RangeInclusive<i16>,
+    flexible: i16,
+    layout: &'static Layout,
+) -> Api {
+    let (first, last) = (*versions.start(), *versions.end());
+    Api {
+        key,
+        advertised: first..=last,
+        accepted: versions,
+        flexible,
+        layout,
+    }
+}
+
+/// Every API that is served, by key. Versions that address topics by id alone start above these.
+pub(crate) static APIS: [Api; 7] = [
+    Api {
+        // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
+        advertised: 0..=9,
+        ..api(ApiKey::Produce, 3..=9, 9, &schema::PRODUCE)
+    },
+    api(ApiKey::Fetch, 4..=12, 12, &schema::FETCH),
+    api(ApiKey::ListOffsets, 1..=7, 6, &schema::LIST_OFFSETS),
+    api(ApiKey::Metadata, 0..=12, 9, &schema::METADATA),
+    api(ApiKey::ApiVersions, 0..=4, 3, &schema::API_VERSIONS),
+    api(ApiKey::CreateTopics, 2..=7, 5, &schema::CREATE_TOPICS),
+    api(ApiKey::DeleteTopics, 1..=6, 4, &schema::DELETE_TOPICS),
+];
+
+/// The row of `key`.
+pub(crate) fn find(key: i16) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.key as i16 == key)
+}
+
+impl Api {
+    /// Whether `version` has compact lengths and tagged fields.
+    pub(crate) fn is_flexible(&self, version: i16) -> bool {
+        version >= self.flexible
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_agrees_with_the_codec_on_which_versions_are_flexible() {
+        for api in &APIS {
+            for version in api.accepted.clone() {
+                assert_eq!(
+                    api.is_flexible(version),
+                    api.key.request_header_version(version) == 2,
+                    "{:?} {version}",
+                    api.key
+                );
+            }
+            assert!(api.advertised.contains(api.accepted.start()));
+            assert_eq!(api.advertised.end(), api.accepted.end());
+        }
+    }
+}
