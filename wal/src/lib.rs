@@ -1,29 +1,59 @@
 //! A write-ahead log with one contract and several homes: opaque bytes at positions.
+//!
+//! A [`Backend`] is a place where a log lives. Opening it gives a [`Replay`] of what an earlier life acknowledged, and starting that gives a
+//! [`Log`] that takes appends and tells a [`Sink`] when they are durable. [`memory::MemoryLog`] is the reference: the contract (W1 to W8) in the
+//! fewest lines. [`block`] is the log for disks.
+//!
+//! It never looks into a record, knows no stream, and keeps no metadata: the caller keeps a [`LogState`] and tells it at every opening.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use wal::{Backend, Commit, Error, Identity, LogEpoch, LogState, LogUuid, Sink, memory::MemoryLog};
+//!
+//! struct Print;
+//! impl Sink for Print {
+//!     fn durable(&self, commit: Commit) {
+//!         println!("{} records durable", commit.records.len());
+//!     }
+//!     fn failed(&self, error: &Error) {
+//!         println!("{error}");
+//!     }
+//!     fn room(&self) {}
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let backend = MemoryLog::new();
+//! let identity = Identity { cluster: 1, log: LogUuid::new(7), node: 1 };
+//! let mut state = LogState::new(identity, LogEpoch::new(1));
+//!
+//! let replay = backend.open(&state).await?;
+//! state.begin(replay.ends(), replay.start_position()); // recorded before the start
+//! let log = replay.start(Arc::new(Print)).await?;
+//! log.append(&[b"hello, ", b"log"])?;
+//! log.close().await?;
+//!
+//! state.grant(LogEpoch::new(2));
+//! let mut replay = backend.open(&state).await?;
+//! let back = replay.next().await?.expect("one record was acknowledged");
+//! assert_eq!(&back[0].payload[..], b"hello, log");
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod admission;
+mod backend;
+pub mod block;
 mod error;
+mod id;
+mod log;
+pub mod memory;
+mod state;
 
+pub use backend::{Backend, Found, Replay, Replayed};
 pub use error::Error;
-
-/// A place in a log: bytes since the log was made, over all its epochs. Never an offset of a stream.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Position(u64);
-
-impl Position {
-    /// Wraps a number.
-    pub const fn new(value: u64) -> Self {
-        Self(value)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub use id::{Identity, LogEpoch, LogUuid, Position};
+pub use log::{Commit, Durable, Log, Sink, Usage};
+pub use state::{EpochEnd, EpochState, LogState};

@@ -1,0 +1,45 @@
+//! Bytes at offsets that survive: what a block log needs of a disk, event-driven so that a simulator can put tasks where a real one has threads.
+//!
+//! - A completion comes exactly once, on any thread, in any order, and never from inside the call that asked for it.
+//! - A write is durable when its completion says `Ok`. A write that has not completed may be there, not at all, or in part: any subset of its
+//!   512-byte sectors.
+//! - After a `sync` completes, what `read` returns is what would be read after a power cut, unless something was written since.
+
+use std::{fmt::Debug, io};
+
+use bytes::Bytes;
+
+/// Takes the outcome of a write or a sync.
+pub type WriteDone = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Takes the outcome of a read: as many bytes as were asked for, or an error.
+pub type ReadDone = Box<dyn FnOnce(io::Result<Bytes>) + Send>;
+
+/// The shape of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Writes and reads start at multiples of this and are multiples of this long, and so is their memory: a power of two, at most 4096.
+    pub block_bytes: u32,
+    /// Its length.
+    pub len_bytes: u64,
+}
+
+/// A disk, a file, or a model of one. An operation outside its length or off its block size fails with `InvalidInput`.
+///
+/// Dropping a completion uncalled counts as a failed operation. Dropping the device drops the completions of what it has not begun.
+pub trait Device: Send + Sync + Debug {
+    /// Its shape. Does not change.
+    fn geometry(&self) -> Geometry;
+
+    /// Writes `data` at `at`, and makes it durable before `done(Ok)`.
+    fn write(&self, at: u64, data: Bytes, done: WriteDone);
+
+    /// Reads `len` bytes from `at`.
+    fn read(&self, at: u64, len: usize, done: ReadDone);
+
+    /// Makes everything that was written before durable, however it was written and by whom, and forgets any copy that is not the device's own.
+    fn sync(&self, done: WriteDone);
+
+    /// What messages call it.
+    fn name(&self) -> String;
+}
