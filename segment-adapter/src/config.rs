@@ -1,0 +1,140 @@
+//! The settings of a log: a topic's configuration, as far as the log layer acts on it.
+//!
+//! Names, units and defaults are Kafka's. `validate` reports every problem and changes nothing.
+
+use crate::error::LogError;
+use crate::header::TimestampType;
+
+const MIB: u64 = 1 << 20;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Settings of one log. May be changed while the log is open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment is closed before it would grow past this. Default 1 GiB, at least 1 MiB.
+    /// Retention deletes whole segments, so a smaller value follows `retention_bytes` more closely.
+    pub segment_bytes: u64,
+    /// `segment.ms`: a segment is closed when record time in it has advanced by this many milliseconds. Default 7 days.
+    pub segment_ms: i64,
+    /// `segment.jitter.ms`: taken off `segment_ms` once per segment, at random up to this, so that many logs do not
+    /// roll at the same moment. Default 0, at most `segment_ms`.
+    pub segment_jitter_ms: i64,
+    /// `retention.ms`: a segment whose newest record is older than this many milliseconds is deleted; negative for
+    /// never. Default 7 days.
+    pub retention_ms: i64,
+    /// `retention.bytes`: the oldest segments are deleted while what stays is at least this; negative for no limit.
+    /// Default -1.
+    pub retention_bytes: i64,
+    /// Whether `cleanup.policy` contains `delete`. Default true.
+    pub delete: bool,
+    /// Whether `cleanup.policy` contains `compact`: every record then needs a key. Default false.
+    pub compact: bool,
+    /// `max.message.bytes`: the largest batch as sent, in bytes. Default 1048588.
+    pub max_message_bytes: u64,
+    /// The most bytes that are decompressed to check one batch or to find a time in it. Default 128 MiB, at least
+    /// `max_message_bytes`. A batch that needs more is too large.
+    pub decompressed_bytes_max: u64,
+    /// `message.timestamp.type`. Default create time.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far a record's time may lie behind the clock. Default no limit.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far a record's time may lie ahead of the clock. Default 1 hour.
+    pub timestamp_after_max_ms: i64,
+    /// After how many bytes of batches a time index entry is kept. Default 4 MiB. A look-up by time and a reopening
+    /// after a crash read about this much; smaller costs memory and metadata.
+    pub index_interval_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1024 * MIB,
+            segment_ms: 7 * DAY_MS,
+            segment_jitter_ms: 0,
+            retention_ms: 7 * DAY_MS,
+            retention_bytes: -1,
+            delete: true,
+            compact: false,
+            max_message_bytes: 1_048_588,
+            decompressed_bytes_max: 128 * MIB,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: HOUR_MS,
+            index_interval_bytes: 4 * MIB,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Refuses settings that make no sense, naming all of them.
+    pub fn validate(&self) -> Result<(), LogError> {
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, problem: &str| {
+            if !ok {
+                problems.push(problem.to_string());
+            }
+        };
+        check(self.segment_bytes >= MIB, "segment.bytes is below 1048576");
+        check(
+            self.segment_bytes <= i32::MAX as u64,
+            "segment.bytes is above 2147483647",
+        );
+        check(self.segment_ms >= 1, "segment.ms is below 1");
+        check(
+            (0..=self.segment_ms).contains(&self.segment_jitter_ms),
+            "segment.jitter.ms is outside 0 to segment.ms",
+        );
+        check(
+            self.max_message_bytes <= i32::MAX as u64,
+            "max.message.bytes is above 2147483647",
+        );
+        check(
+            self.decompressed_bytes_max >= self.max_message_bytes,
+            "the limit on decompressed bytes is below max.message.bytes",
+        );
+        check(
+            self.timestamp_before_max_ms >= 0,
+            "message.timestamp.before.max.ms is negative",
+        );
+        check(
+            self.timestamp_after_max_ms >= 0,
+            "message.timestamp.after.max.ms is negative",
+        );
+        check(
+            self.index_interval_bytes >= 4096,
+            "the index interval is below 4096 bytes",
+        );
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(LogError::InvalidConfig(problems))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        LogConfig::default().validate().unwrap();
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let config = LogConfig {
+            segment_bytes: 1,
+            segment_ms: 0,
+            timestamp_after_max_ms: -1,
+            ..LogConfig::default()
+        };
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.code(), 40);
+        let LogError::InvalidConfig(problems) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(problems.len(), 3, "{problems:?}");
+    }
+}

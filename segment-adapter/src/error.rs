@@ -1,0 +1,224 @@
+//! Why a call on a Kafka log did not succeed, and the code a broker answers for it.
+//!
+//! Every variant has exactly one code ([`LogError::code`]); the match is exhaustive, so a new variant needs a decision.
+//! It does not know request versions: mapping a code down for an old client is the broker's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::compress::Codec;
+
+/// The most record errors that are listed for one batch; a batch with more has further ones left off.
+pub const RECORD_ERRORS_MAX: usize = 4096;
+
+/// What is wrong with one record of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordFault {
+    /// A compacted topic needs a key in every record.
+    NullKey,
+    /// The timestamp is further from the broker's clock than the topic allows.
+    TimestampOutOfRange {
+        /// Milliseconds since the epoch.
+        timestamp: i64,
+    },
+    /// The client set the log-append-time bit on a topic that keeps the client's timestamps.
+    UnexpectedLogAppendTime,
+}
+
+impl fmt::Display for RecordFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NullKey => f.write_str("compacted topic cannot accept a record without a key"),
+            Self::TimestampOutOfRange { timestamp } => {
+                write!(
+                    f,
+                    "timestamp {timestamp} is out of the range the topic allows"
+                )
+            }
+            Self::UnexpectedLogAppendTime => {
+                f.write_str("a producer cannot set the timestamp type to log append time")
+            }
+        }
+    }
+}
+
+/// One bad record of a rejected batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordError {
+    /// Index of the record in its batch, from 0.
+    pub batch_index: u32,
+    /// What is wrong with it.
+    pub fault: RecordFault,
+}
+
+/// Why a call on a Kafka log did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// The bytes are damaged: a header that cannot be, a wrong checksum.
+    #[error("corrupt batch: {0}")]
+    Corrupt(String),
+    /// The batch is whole but breaks a rule of the protocol; nothing was appended.
+    #[error("invalid record: {message}")]
+    InvalidRecord {
+        /// What is wrong.
+        message: String,
+        /// The bad records, when single records are to blame; at most [`RECORD_ERRORS_MAX`].
+        record_errors: Vec<RecordError>,
+    },
+    /// At least one record has a timestamp the topic does not allow; nothing was appended.
+    #[error("invalid timestamp: {message}")]
+    InvalidTimestamp {
+        /// What is wrong.
+        message: String,
+        /// The bad records; at most [`RECORD_ERRORS_MAX`].
+        record_errors: Vec<RecordError>,
+    },
+    /// A batch is larger than the topic allows, as sent or after decompression.
+    #[error("batch of {len} bytes is larger than {max} bytes")]
+    MessageTooLarge {
+        /// Size of the batch, or how much of it had been decompressed when the limit was passed.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The batch does not fit a segment.
+    #[error("{len} bytes do not fit a segment of {max} bytes")]
+    BatchTooLarge {
+        /// Size of the append.
+        len: u64,
+        /// `segment.bytes`.
+        max: u64,
+    },
+    /// The codec bits name no codec.
+    #[error("compression codec {0} is unknown")]
+    UnsupportedCompression(u8),
+    /// The batch uses what this log does not serve: an old format, a producer id.
+    #[error("unsupported batch: {0}")]
+    UnsupportedFormat(String),
+    /// The compressed records cannot be decompressed although the checksum is right.
+    #[error("{codec} records cannot be decompressed: {reason}")]
+    Undecodable {
+        /// The codec of the batch.
+        codec: Codec,
+        /// What the codec said.
+        reason: String,
+    },
+    /// The offset is below the log start or above what can be read.
+    #[error("offset {offset} is outside {start}..={end}")]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: i64,
+        /// Log start offset.
+        start: i64,
+        /// The highest offset that would have been accepted.
+        end: i64,
+    },
+    /// Another node owns the streams of this log now.
+    #[error("the log was taken over: {0}")]
+    NotLeader(#[source] s3stream::Error),
+    /// The storage below did not do it; the log answers so until it is opened again.
+    #[error("storage: {0}")]
+    Storage(#[source] s3stream::Error),
+    /// What is stored does not make sense to this version; the log must not be written to.
+    #[error("stored log state: {0}")]
+    StoredState(String),
+    /// An earlier append failed, so what follows it cannot be known: open the log again.
+    #[error("the log stopped after an earlier failure: {0}")]
+    Stopped(#[source] Arc<LogError>),
+    /// The log was closed.
+    #[error("the log is closed")]
+    Closed,
+    /// The log was deleted.
+    #[error("the log is deleted")]
+    Deleted,
+    /// The configuration breaks a rule.
+    #[error("invalid configuration: {}", .0.join("; "))]
+    InvalidConfig(Vec<String>),
+    /// The topic's policy does not allow the call.
+    #[error("policy violation: {0}")]
+    PolicyViolation(String),
+    /// The engine has no room for the append now; nothing was appended. Worth a retry.
+    #[error("no room for the append: {0}")]
+    Overloaded(#[source] s3stream::Error),
+}
+
+impl LogError {
+    /// The error code of the Kafka protocol.
+    pub fn code(&self) -> i16 {
+        match self {
+            Self::Undecodable { .. } => -1,
+            Self::OffsetOutOfRange { .. } => 1,
+            Self::Corrupt(_) => 2,
+            Self::Deleted => 3,
+            Self::NotLeader(_) => 6,
+            Self::Overloaded(_) => 7,
+            Self::MessageTooLarge { .. } => 10,
+            Self::BatchTooLarge { .. } => 18,
+            Self::InvalidTimestamp { .. } => 32,
+            Self::InvalidConfig(_) => 40,
+            Self::UnsupportedFormat(_) => 43,
+            Self::PolicyViolation(_) => 44,
+            Self::Storage(_) | Self::StoredState(_) | Self::Closed => 56,
+            Self::UnsupportedCompression(_) => 76,
+            Self::InvalidRecord { .. } => 87,
+            Self::Stopped(cause) => cause.code(),
+        }
+    }
+
+    /// The bad records of a rejected batch, empty when no single record is to blame.
+    pub fn record_errors(&self) -> &[RecordError] {
+        match self {
+            Self::InvalidRecord { record_errors, .. }
+            | Self::InvalidTimestamp { record_errors, .. } => record_errors,
+            _ => &[],
+        }
+    }
+
+    /// Whether the append that failed so may nevertheless become durable (S5).
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            Self::Storage(error) | Self::NotLeader(error) => error.may_have_happened(),
+            Self::Stopped(cause) => cause.may_have_happened(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn invalid_record(message: impl Into<String>) -> Self {
+        Self::InvalidRecord {
+            message: message.into(),
+            record_errors: Vec::new(),
+        }
+    }
+}
+
+impl From<s3stream::Error> for LogError {
+    fn from(error: s3stream::Error) -> Self {
+        use s3stream::ErrorKind;
+        match error.kind() {
+            ErrorKind::Fenced => Self::NotLeader(error),
+            ErrorKind::Full => Self::Overloaded(error),
+            // Whatever else went wrong, or kinds to come: the storage did not do it.
+            _ => Self::Storage(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_log_answers_with_the_code_of_its_first_failure() {
+        let storage = LogError::from(s3stream::Error::unavailable("disk gone").ambiguous());
+        assert_eq!(storage.code(), 56);
+        let stopped = LogError::Stopped(Arc::new(storage));
+        assert_eq!(stopped.code(), 56);
+        assert!(stopped.may_have_happened());
+    }
+
+    #[test]
+    fn fencing_is_not_leader_and_back_pressure_is_retriable() {
+        assert_eq!(LogError::from(s3stream::Error::fenced("by 7")).code(), 6);
+        assert_eq!(LogError::from(s3stream::Error::full("budget")).code(), 7);
+    }
+}

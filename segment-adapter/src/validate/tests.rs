@@ -1,0 +1,363 @@
+use bytes::BytesMut;
+
+use super::*;
+use crate::batch::tests::{G1, unhex};
+use crate::{Attributes, BatchBuilder};
+
+const NOW: i64 = 10_000_000;
+
+fn config() -> LogConfig {
+    LogConfig::default()
+}
+
+fn log_append_time() -> LogConfig {
+    LogConfig {
+        timestamp_type: TimestampType::LogAppendTime,
+        ..config()
+    }
+}
+
+fn batch(codec: Codec, timestamps: &[i64]) -> Bytes {
+    timestamps
+        .iter()
+        .fold(BatchBuilder::new(codec), |builder, timestamp| {
+            builder.record(*timestamp, Some(b"key"), Some(b"value"))
+        })
+        .build()
+        .unwrap()
+}
+
+/// The batch with its header changed and the checksum put right.
+fn patched(bytes: &Bytes, patch: impl FnOnce(&mut BatchHeader)) -> Bytes {
+    let mut header = *Batches::new(bytes.clone())
+        .next()
+        .unwrap()
+        .unwrap()
+        .header();
+    patch(&mut header);
+    let mut out = BytesMut::from(&bytes[..]);
+    header.crc = header.checksum(&bytes[BATCH_HEADER_LEN..]);
+    out[..BATCH_HEADER_LEN].copy_from_slice(&header.encode());
+    out.freeze()
+}
+
+/// An uncompressed or compressed batch with these record bytes.
+fn raw(codec: Codec, records: &[u8], count: i32) -> Bytes {
+    let records = codec.compress(records).unwrap();
+    let mut header = *Batches::new(unhex(G1)).next().unwrap().unwrap().header();
+    header.attributes = Attributes::new(codec as i16);
+    header.batch_length = (49 + records.len()) as i32;
+    header.records_count = count;
+    header.last_offset_delta = count - 1;
+    header.crc = header.checksum(&records);
+    Bytes::from([&header.encode()[..], &records[..]].concat())
+}
+
+fn stored(bytes: &Bytes, config: &LogConfig, base_offset: i64, leader_epoch: i32) -> Bytes {
+    let valid = validate_as_leader(bytes, config, NOW).unwrap().unwrap();
+    let (header, records) = valid.stamp(base_offset, leader_epoch);
+    Bytes::from([&header.encode()[..], &records[..]].concat())
+}
+
+fn code(bytes: &Bytes, config: &LogConfig) -> i16 {
+    validate_as_leader(bytes, config, NOW).unwrap_err().code()
+}
+
+#[test]
+fn golden_append_changes_sixteen_bytes_and_copies_nothing() {
+    let sent = unhex(G1);
+    let valid = validate_as_leader(&sent, &config(), 2000).unwrap().unwrap();
+    let (header, records) = valid.stamp(5, 3);
+    assert_eq!(records.as_ptr(), sent[BATCH_HEADER_LEN..].as_ptr());
+    let stored = [&header.encode()[..], &records[..]].concat();
+    assert_eq!(stored[..16], unhex("00000000000000050000004200000003")[..]);
+    assert_eq!(stored[16..], sent[16..]);
+}
+
+#[test]
+fn golden_log_append_time_sets_bit_maximum_and_checksum() {
+    let valid = validate_as_leader(&unhex(G1), &log_append_time(), 2000)
+        .unwrap()
+        .unwrap();
+    let (header, _) = valid.stamp(5, 3);
+    assert_eq!(header.attributes.get(), 0x0008);
+    assert_eq!(header.max_timestamp, 0x7d0);
+    assert_eq!(header.crc, 0x5584_6619);
+    assert_eq!(header.base_timestamp, 1000);
+}
+
+#[test]
+fn no_whole_batch_is_not_an_error() {
+    let whole = unhex(G1);
+    for len in 0..whole.len() {
+        let cut = whole.slice(..len);
+        assert!(validate_as_leader(&cut, &config(), NOW).unwrap().is_none());
+    }
+    let tail = Bytes::from([&whole[..], &whole[..40]].concat());
+    let valid = validate_as_leader(&tail, &config(), NOW).unwrap().unwrap();
+    assert_eq!(valid.size(), whole.len() as u64);
+}
+
+#[test]
+fn vector_22_base_offset_of_a_producer_must_be_zero() {
+    let one = patched(&unhex(G1), |header| header.base_offset = 1);
+    assert_eq!(code(&one, &config()), 87);
+}
+
+#[test]
+fn vector_23_one_batch_per_append() {
+    let whole = unhex(G1);
+    let two = Bytes::from([&whole[..], &whole[..]].concat());
+    assert_eq!(code(&two, &config()), 87);
+}
+
+#[test]
+fn vectors_24_and_25_counts_must_agree_with_each_other_and_the_records() {
+    let config = config();
+    let with = |count: i32, delta: i32| {
+        patched(&batch(Codec::None, &[1, 2, 3]), |header| {
+            header.records_count = count;
+            header.last_offset_delta = delta;
+        })
+    };
+    assert!(validate_as_leader(&with(3, 2), &config, NOW).is_ok());
+    for (count, delta) in [
+        (0, -1),
+        (0, 0),
+        (-1, -2),
+        (3, 3),
+        (2, 2),
+        (i32::MIN, 0),
+        (1, i32::MIN),
+        (i32::MAX, i32::MAX - 1),
+    ] {
+        assert_eq!(code(&with(count, delta), &config), 87, "{count} {delta}");
+    }
+    for codec in Codec::ALL {
+        let three = batch(codec, &[1, 2, 3]);
+        for count in [2, 4] {
+            let lie = patched(&three, |header| {
+                header.records_count = count;
+                header.last_offset_delta = count - 1;
+            });
+            assert_eq!(code(&lie, &config), 87, "{codec} {count}");
+        }
+    }
+}
+
+#[test]
+fn vector_25_header_counts_must_match_the_headers() {
+    // length, attributes, timestamp delta, offset delta, key, value, header count, headers.
+    let records: [(&[u8], &str); 5] = [
+        (&[18, 0, 0, 0, 1, 1, 6, 2, b'a', 1], "3 headers, 1 present"),
+        (&[12, 0, 0, 0, 1, 1, 1], "negative header count"),
+        (&[16, 0, 0, 0, 1, 1, 2, 1, 1], "header key null"),
+        (&[14, 0, 0, 0, 1, 1, 0, 0], "bytes left in the record"),
+        (&[12, 0, 0, 0, 3, 1, 0], "key length -2"),
+    ];
+    for (record, what) in records {
+        for codec in [Codec::None, Codec::Zstd] {
+            assert_eq!(
+                code(&raw(codec, record, 1), &config()),
+                87,
+                "{what} {codec}"
+            );
+        }
+    }
+}
+
+#[test]
+fn vector_26_offset_deltas_are_looked_at_in_compressed_batches_only() {
+    let records = [12, 0, 0, 0, 1, 1, 0, 12, 0, 0, 6, 1, 1, 0];
+    for codec in Codec::ALL {
+        let answer = validate_as_leader(&raw(codec, &records, 2), &config(), NOW);
+        match codec {
+            Codec::None => assert!(answer.is_ok()),
+            _ => assert_eq!(answer.unwrap_err().code(), 87, "{codec}"),
+        }
+    }
+}
+
+#[test]
+fn vectors_27_and_28_control_producer_and_transaction_bits() {
+    let with = |bits: i16, producer: i64, sequence: i32| {
+        patched(&batch(Codec::None, &[1]), |header| {
+            header.attributes = Attributes::new(bits);
+            header.producer_id = producer;
+            header.base_sequence = sequence;
+        })
+    };
+    let config = config();
+    assert_eq!(code(&with(0x20, -1, -1), &config), 87, "control");
+    assert_eq!(
+        code(&with(0, 5, -2), &config),
+        87,
+        "producer without sequence"
+    );
+    assert!(validate_as_leader(&with(0, -1, -2), &config, NOW).is_ok());
+    assert_eq!(code(&with(0, 5, 0), &config), 43, "idempotent");
+    assert_eq!(code(&with(0x10, 5, 0), &config), 43, "transactional");
+    assert_eq!(code(&with(0x05, -1, -1), &config), 76, "codec 5");
+}
+
+#[test]
+fn vector_29_compacted_topics_need_keys_and_name_every_record_without() {
+    let config = LogConfig {
+        compact: true,
+        ..config()
+    };
+    let bytes = BatchBuilder::new(Codec::Gzip)
+        .record(1, None, Some(b"v"))
+        .record(1, Some(b""), Some(b"v"))
+        .record(1, None, Some(b"v"))
+        .build()
+        .unwrap();
+    let error = validate_as_leader(&bytes, &config, NOW).unwrap_err();
+    assert_eq!(error.code(), 87);
+    let bad: Vec<u32> = error
+        .record_errors()
+        .iter()
+        .map(|e| e.batch_index)
+        .collect();
+    assert_eq!(bad, [0, 2]);
+}
+
+#[test]
+fn vector_30_timestamps_outside_the_limits_are_refused_record_by_record() {
+    let config = LogConfig {
+        timestamp_before_max_ms: 1000,
+        timestamp_after_max_ms: 500,
+        ..config()
+    };
+    let old = NOW - 1001;
+    let error =
+        validate_as_leader(&batch(Codec::None, &[old, old, old]), &config, NOW).unwrap_err();
+    assert_eq!((error.code(), error.record_errors().len()), (32, 3));
+    let edge = batch(Codec::Lz4, &[NOW - 1000, NOW + 500]);
+    assert!(validate_as_leader(&edge, &config, NOW).is_ok());
+    assert_eq!(code(&batch(Codec::Lz4, &[NOW + 501]), &config), 32);
+    assert_eq!(code(&batch(Codec::None, &[i64::MIN]), &config), 32);
+    assert_eq!(code(&batch(Codec::None, &[i64::MAX]), &config), 32);
+    let any = LogConfig {
+        timestamp_type: TimestampType::LogAppendTime,
+        ..config
+    };
+    assert!(validate_as_leader(&batch(Codec::None, &[old]), &any, NOW).is_ok());
+}
+
+#[test]
+fn vector_31_a_bad_timestamp_decides_the_error_of_the_batch() {
+    let config = LogConfig {
+        compact: true,
+        timestamp_before_max_ms: 10,
+        ..config()
+    };
+    let bytes = BatchBuilder::new(Codec::None)
+        .record(NOW, None, None)
+        .record(NOW - 11, Some(b"k"), None)
+        .build()
+        .unwrap();
+    let error = validate_as_leader(&bytes, &config, NOW).unwrap_err();
+    assert_eq!((error.code(), error.record_errors().len()), (32, 2));
+}
+
+#[test]
+fn vector_32_log_append_time_keeps_the_compressed_records() {
+    for codec in Codec::ALL {
+        let sent = batch(codec, &[1, 2, 3]);
+        let stored = stored(&sent, &log_append_time(), 40, 9);
+        assert_eq!(stored.len(), sent.len());
+        assert_eq!(stored[BATCH_HEADER_LEN..], sent[BATCH_HEADER_LEN..]);
+        let batch = Batches::new(stored).next().unwrap().unwrap();
+        batch.verify_checksum().unwrap();
+        let header = batch.header();
+        assert_eq!(
+            header.attributes.timestamp_type(),
+            TimestampType::LogAppendTime
+        );
+        assert_eq!(
+            (header.max_timestamp, header.record_timestamp(1)),
+            (NOW, NOW)
+        );
+    }
+}
+
+#[test]
+fn vector_33_the_largest_timestamp_is_computed_again() {
+    let sent = patched(&batch(Codec::Snappy, &[7, 99, 8]), |header| {
+        header.max_timestamp = 12345;
+    });
+    let stored = stored(&sent, &config(), 1_234_567, 1);
+    let batch = Batches::new(stored).next().unwrap().unwrap();
+    batch.verify_checksum().unwrap();
+    assert_eq!(batch.header().max_timestamp, 99);
+    assert_eq!(batch.header().base_offset, 1_234_567);
+    assert_eq!(batch.header().last_offset(), 1_234_569);
+}
+
+#[test]
+fn vector_36_no_timestamp_is_allowed() {
+    let config = LogConfig {
+        timestamp_before_max_ms: 1,
+        ..config()
+    };
+    let valid = validate_as_leader(&batch(Codec::None, &[-1]), &config, NOW).unwrap();
+    assert_eq!(valid.unwrap().max_timestamp(), -1);
+}
+
+#[test]
+fn a_producer_cannot_claim_log_append_time_on_a_create_time_topic() {
+    let sent = patched(&batch(Codec::None, &[NOW]), |header| {
+        header.attributes = Attributes::new(0x08);
+    });
+    assert_eq!(code(&sent, &config()), 32);
+}
+
+#[test]
+fn vector_82_a_batch_larger_than_the_topic_allows_is_refused() {
+    let sent = batch(Codec::None, &[1]);
+    let config = LogConfig {
+        max_message_bytes: sent.len() as u64 - 1,
+        ..config()
+    };
+    assert_eq!(code(&sent, &config), 10);
+}
+
+#[test]
+fn a_decompression_bomb_is_too_large_whatever_the_codec() {
+    let limit = LogConfig {
+        decompressed_bytes_max: 2 << 20,
+        ..config()
+    };
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let bomb = BatchBuilder::new(codec)
+            .record(1, None, Some(&vec![0; 4 << 20]))
+            .build()
+            .unwrap();
+        assert!(bomb.len() < 1 << 20, "{codec} {}", bomb.len());
+        assert_eq!(code(&bomb, &limit), 10, "{codec}");
+        assert!(validate_as_leader(&bomb, &config(), NOW).is_ok(), "{codec}");
+    }
+}
+
+#[test]
+fn records_that_do_not_decompress_are_told_apart_from_damage() {
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let nonsense = patched(&raw(Codec::None, b"nonsense", 1), |header| {
+            header.attributes = Attributes::new(codec as i16);
+        });
+        assert_eq!(code(&nonsense, &config()), -1, "{codec}");
+    }
+}
+
+#[test]
+fn record_errors_are_listed_up_to_a_limit_and_counted_in_full() {
+    let timestamps = vec![1; RECORD_ERRORS_MAX + 10];
+    let config = LogConfig {
+        timestamp_before_max_ms: 1,
+        ..config()
+    };
+    let error = validate_as_leader(&batch(Codec::Zstd, &timestamps), &config, NOW).unwrap_err();
+    assert_eq!(error.record_errors().len(), RECORD_ERRORS_MAX);
+    assert!(error.to_string().contains("4106 records"), "{error}");
+}
