@@ -3,7 +3,7 @@
 mod error;
 mod id;
 mod metadata;
-mod object;
+pub mod object;
 mod record;
 mod segment;
 mod store;
