@@ -1,15 +1,19 @@
 //! Streams that are durable in a write-ahead log and kept for ever in object storage.
 
+mod clock;
+mod entropy;
 mod error;
 mod id;
-mod metadata;
+pub mod metadata;
 pub mod object;
 mod record;
 mod segment;
-mod store;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use clock::{BootClock, Clock};
+pub use entropy::Entropy;
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ClusterId, GroupId, NodeEpoch, NodeId, ObjectId, StreamEpoch, StreamId};
 pub use record::{RECORD_HEADER_LEN, RecordBatch, RecordHeader};
