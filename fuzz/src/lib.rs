@@ -1,0 +1,56 @@
+//! What each fuzz target does with its bytes, and where it starts from.
+//!
+//! A target is a function from bytes to nothing: it panics when a promise is broken. Checksums would keep a fuzzer out
+//! of everything behind them, so each target also tries its input with the checksums made right.
+//!
+//! The fuzzer itself is in `fuzz_targets`; this library does not know it.
+
+pub mod object;
+pub mod record_batch;
+
+/// A target: its name, what it does, and inputs to start from.
+pub struct Target {
+    /// The name of the binary.
+    pub name: &'static str,
+    /// Runs one input.
+    pub run: fn(&[u8]),
+    /// Makes the first inputs.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "object",
+        run: object::run,
+        seeds: object::seeds,
+    },
+    Target {
+        name: "record_batch",
+        run: record_batch::run,
+        seeds: record_batch::seeds,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_its_prefixes_and_its_bit_flips_keep_every_promise() {
+        for target in TARGETS {
+            let seeds = (target.seeds)();
+            assert!(!seeds.is_empty(), "{}", target.name);
+            for seed in seeds {
+                for len in 0..=seed.len().min(600) {
+                    (target.run)(&seed[..len]);
+                }
+                for at in 0..seed.len().min(2_000) {
+                    let mut flipped = seed.clone();
+                    flipped[at] ^= 1 << (at % 8);
+                    (target.run)(&flipped);
+                }
+            }
+        }
+    }
+}
