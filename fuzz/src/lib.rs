@@ -5,6 +5,8 @@
 //!
 //! The fuzzer itself is in `fuzz_targets`; this library does not know it.
 
+pub mod metadata_entry;
+pub mod metadata_snapshot;
 pub mod object;
 pub mod record_batch;
 
@@ -20,6 +22,16 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "metadata_entry",
+        run: metadata_entry::run,
+        seeds: metadata_entry::seeds,
+    },
+    Target {
+        name: "metadata_snapshot",
+        run: metadata_snapshot::run,
+        seeds: metadata_snapshot::seeds,
+    },
     Target {
         name: "object",
         run: object::run,
