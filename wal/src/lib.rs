@@ -51,6 +51,8 @@ mod id;
 mod log;
 pub mod memory;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use backend::{Backend, Found, Replay, Replayed};
 pub use error::Error;

@@ -1,0 +1,335 @@
+//! The block log as a place: finds out what is there, takes it for one owner, makes it if it is new.
+//!
+//! - Nothing is written that is not either the making of a new log or after [`Replay::start`].
+//! - One owner at a time: a file by a lock, a block device by `O_EXCL`, a [`Device`] by a lease of this value and its clones.
+//!
+//! A lock and `O_EXCL` hold on one host. A volume that several hosts can attach needs a reservation of its own, which is not taken here.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{
+    config::Config,
+    device::{Device, Geometry, ReadDone, WriteDone},
+    file::FileDevice,
+    reader::{self, Reader},
+    replay::{BlockReplay, start_after, write_copies},
+    ring::{BLOCK, CAPACITY_MIN, COPIES, POSITION_MAX, RING_START, Ring},
+    scan::{Walk, scan},
+    superblock::{Copies, Superblock},
+};
+use crate::{
+    Backend, Error, Found, LogState, Position, Replay,
+    admission::{Admission, Claim, admit},
+};
+
+/// Blank means that this many bytes are zero: both superblock areas, all between, and the first blocks of the ring.
+const BLANK_BYTES: u64 = RING_START + CAPACITY_MIN;
+
+/// A log on a file, a raw block device, or any [`Device`]. Clones are the same place.
+#[derive(Clone, Debug)]
+pub struct BlockLog {
+    home: Home,
+    config: Config,
+    leased: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Debug)]
+enum Home {
+    Path { path: PathBuf, capacity: u64 },
+    Device(Arc<dyn Device>),
+}
+
+impl BlockLog {
+    /// A log in the file or on the block device at `path`. A file that is made gets room for `capacity` bytes of frames, rounded up to whole blocks, and a
+    /// little for superblocks; what is there keeps the size it has.
+    pub fn file(path: impl Into<PathBuf>, capacity: u64) -> Self {
+        Self::at(Home::Path {
+            path: path.into(),
+            capacity,
+        })
+    }
+
+    /// A log on a device. The ring takes all of it.
+    pub fn on(device: Arc<dyn Device>) -> Self {
+        Self::at(Home::Device(device))
+    }
+
+    fn at(home: Home) -> Self {
+        Self {
+            home,
+            config: Config::default(),
+            leased: Arc::default(),
+        }
+    }
+
+    /// The same place with other settings.
+    #[must_use]
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    fn place(&self) -> String {
+        match &self.home {
+            Home::Path { path, .. } => path.display().to_string(),
+            Home::Device(device) => device.name(),
+        }
+    }
+
+    /// Exclusive use of the device, made if there is none and `state` says that the log is new.
+    async fn acquire(&self, state: &LogState) -> Result<Arc<dyn Device>, Error> {
+        let place = self.place();
+        match &self.home {
+            Home::Path { path, capacity } => {
+                let threads = self.config.in_flight_max.min(16);
+                if let Some(device) = FileDevice::open(path, threads).await? {
+                    return Ok(Arc::new(device));
+                }
+                if let Some(newest) = state.started().next_back() {
+                    let what = format!(
+                        "gone or empty, but epoch {} of {} was started here",
+                        newest.epoch, state.identity
+                    );
+                    return Err(Error::Missing { place, what });
+                }
+                let ring = capacity.checked_next_multiple_of(BLOCK).and_then(Ring::new);
+                let ring = ring.ok_or_else(|| {
+                    Error::Invalid(format!(
+                        "{place}: capacity of {capacity} bytes, at least {CAPACITY_MIN} are needed"
+                    ))
+                })?;
+                Ok(Arc::new(
+                    FileDevice::create(path, ring.device_len(), threads).await?,
+                ))
+            }
+            Home::Device(device) => {
+                if self.leased.swap(true, Ordering::AcqRel) {
+                    let by = "another log of this process".to_owned();
+                    return Err(Error::InUse { place, by });
+                }
+                let leased = Arc::clone(&self.leased);
+                Ok(Arc::new(Leased {
+                    device: Arc::clone(device),
+                    leased,
+                }))
+            }
+        }
+    }
+
+    /// Makes a new log on the whole device. It says of itself that it owes nothing, so that a crash before the first start leaves a place that can be
+    /// made again.
+    async fn make(
+        &self,
+        device: &dyn Device,
+        before: Option<Copies>,
+        state: &LogState,
+    ) -> Result<Copies, Error> {
+        let len = device.geometry().len_bytes;
+        let ring = Ring::on(len).ok_or_else(|| too_short(&device.name(), len))?;
+        let newest = Superblock {
+            sequence: before
+                .as_ref()
+                .map_or(1, |copies| copies.newest.sequence + 1),
+            identity: state.identity.clone(),
+            started: None,
+            closed: true,
+            tail: 0,
+            durable_end: 0,
+            ring,
+            window: self.config.limits(ring).window,
+        };
+        let first = before.map_or(0, |copies| copies.first);
+        write_copies(device, &newest, first).await?;
+        Ok(Copies { newest, first })
+    }
+}
+
+#[async_trait]
+impl Backend for BlockLog {
+    fn url(&self) -> String {
+        match &self.home {
+            Home::Path { path, capacity } => {
+                format!("block:{}?capacity={capacity}", path.display())
+            }
+            Home::Device(device) => format!("block:{}", device.name()),
+        }
+    }
+
+    async fn identify(&self) -> Result<Found, Error> {
+        let device: Arc<dyn Device> = match &self.home {
+            Home::Path { path, .. } => match FileDevice::inspect(path).await? {
+                Some(device) => Arc::new(device),
+                None => return Ok(Found::Blank),
+            },
+            Home::Device(device) => Arc::clone(device),
+        };
+        Ok(match look(&*device).await? {
+            None => Found::Blank,
+            Some(copies) if copies.newest.closed => Found::Closed(copies.newest.identity),
+            Some(copies) => Found::Live(copies.newest.identity),
+        })
+    }
+
+    async fn open(&self, state: &LogState) -> Result<Box<dyn Replay>, Error> {
+        state.validate()?;
+        self.config.validate()?;
+        bounded(state)?;
+        let device = self.acquire(state).await?;
+        let place = device.name();
+        let Geometry { block_bytes, .. } = device.geometry();
+        if !block_bytes.is_power_of_two() || u64::from(block_bytes) > BLOCK {
+            return Err(Error::Invalid(format!(
+                "{place}: blocks of {block_bytes} bytes, at most {BLOCK} can be used"
+            )));
+        }
+        // First of all, so that what is read is what a power cut would leave (W8).
+        reader::sync(&*device).await?;
+        let found = look(&*device).await?;
+        let claim = found.as_ref().map(|copies| claim(&copies.newest));
+        let copies = match (admit(&place, claim.as_ref(), state)?, found) {
+            (Admission::Resume, Some(found)) => found,
+            (_, found) => self.make(&*device, found, state).await?,
+        };
+        let superblock = &copies.newest;
+        let len = device.geometry().len_bytes;
+        if len < superblock.ring.device_len() {
+            let what = format!(
+                "{place}: {len} bytes, its superblock says {}; was it truncated?",
+                superblock.ring.device_len()
+            );
+            return Err(Error::Corrupt {
+                position: Position::new(superblock.durable_end),
+                what,
+            });
+        }
+        agrees(&place, superblock, state)?;
+        let reader = Reader::new(Arc::clone(&device), superblock.ring);
+        let mut walk = Walk::new(reader, superblock, place);
+        let scan = scan(&mut walk, superblock, state).await?;
+        let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
+        let start = start_after(superblock, &scan.ends, &trims);
+        let limits = self.config.limits(superblock.ring);
+        let granted = (state.epoch, start);
+        Ok(Box::new(BlockReplay::new(
+            device, copies, granted, limits, walk, scan,
+        )))
+    }
+}
+
+fn claim(superblock: &Superblock) -> Claim {
+    Claim {
+        identity: superblock.identity.clone(),
+        epoch: superblock.started.map(|(epoch, _)| epoch),
+        closed: superblock.closed,
+    }
+}
+
+/// Reads both superblock copies; `None` is a blank device.
+async fn look(device: &dyn Device) -> Result<Option<Copies>, Error> {
+    let (place, len) = (device.name(), device.geometry().len_bytes);
+    if len < BLANK_BYTES {
+        return Err(too_short(&place, len));
+    }
+    let [a, b] = COPIES;
+    let a = Superblock::decode(&reader::read(device, a, BLOCK as usize).await?);
+    let b = Superblock::decode(&reader::read(device, b, BLOCK as usize).await?);
+    let copies = Copies::judge(&place, [a, b])?;
+    if copies.is_none() {
+        let start = reader::read(device, 0, BLANK_BYTES as usize).await?;
+        if let Some(at) = start.iter().position(|b| *b != 0) {
+            let what = format!(
+                "{place}: no superblock, and byte {at} is not zero: not a log, or one whose superblocks were erased; nothing was overwritten"
+            );
+            return Err(Error::Corrupt {
+                position: Position::default(),
+                what,
+            });
+        }
+    }
+    Ok(copies)
+}
+
+fn too_short(place: &str, len: u64) -> Error {
+    let what = format!("{place}: {len} bytes, a log has at least {BLANK_BYTES}");
+    Error::Corrupt {
+        position: Position::default(),
+        what,
+    }
+}
+
+/// Positions of a state are bounded before they are added to.
+fn bounded(state: &LogState) -> Result<(), Error> {
+    let positions = state
+        .owed
+        .iter()
+        .flat_map(|e| [Some(e.trim), Some(e.durable_end), e.sealed_end]);
+    match positions.flatten().find(|p| p.get() > POSITION_MAX) {
+        None => Ok(()),
+        Some(p) => Err(Error::Invalid(format!(
+            "log state of {}: position {p}, at most {POSITION_MAX} are possible",
+            state.identity
+        ))),
+    }
+}
+
+/// The state's first trim of the newest epoch is where the superblock says that it began, or above.
+fn agrees(place: &str, superblock: &Superblock, state: &LogState) -> Result<(), Error> {
+    let Some((epoch, start)) = superblock.started else {
+        return Ok(());
+    };
+    match state
+        .started()
+        .find(|e| e.epoch == epoch && e.trim.get() < start)
+    {
+        None => Ok(()),
+        Some(owed) => Err(Error::Mismatch {
+            place: place.to_owned(),
+            found: format!("epoch {epoch} from position {start}"),
+            expected: format!("epoch {epoch} from position {}", owed.trim),
+        }),
+    }
+}
+
+/// A device in exclusive use; dropping it ends the use.
+#[derive(Debug)]
+struct Leased {
+    device: Arc<dyn Device>,
+    leased: Arc<AtomicBool>,
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        self.leased.store(false, Ordering::Release);
+    }
+}
+
+impl Device for Leased {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    fn write(&self, at: u64, data: Bytes, done: WriteDone) {
+        self.device.write(at, data, done);
+    }
+
+    fn read(&self, at: u64, len: usize, done: ReadDone) {
+        self.device.read(at, len, done);
+    }
+
+    fn sync(&self, done: WriteDone) {
+        self.device.sync(done);
+    }
+
+    fn name(&self) -> String {
+        self.device.name()
+    }
+}

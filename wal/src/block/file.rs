@@ -1,0 +1,497 @@
+//! A file or a raw block device as a [`Device`]: direct, durable writes by a few threads.
+//!
+//! - A write is one `pwrite` with `O_DIRECT | O_DSYNC`, or one `pwrite` and one `fdatasync` where the file system refuses `O_DIRECT`.
+//! - Exclusive while it lives: a lock on a file, `O_EXCL` on a block device.
+//! - A file is made under another name, filled with zeros and synced, and only then renamed: a crash never leaves half a log in its place.
+//!
+//! Threads, because a blocking write costs one system call and no other wake-up than its completion; `threads` is how many may be under way.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::oneshot;
+
+use super::{
+    aligned,
+    device::{Device, Geometry, ReadDone, WriteDone},
+    ring::BLOCK,
+};
+use crate::Error;
+
+/// Operations that may wait for a thread. A log has far fewer: its commits in flight, one superblock copy, one read.
+const QUEUE_LEN: usize = 4096;
+/// Zeros written at once when a file is made.
+const FILL_BYTES: usize = 1 << 20;
+/// A previous owner that is just ending gives the lock back within this many tries, [`LOCK_PAUSE`] apart.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A file or block device in exclusive use. Its threads end when it is dropped; what they have not begun is dropped.
+#[derive(Debug)]
+pub struct FileDevice {
+    name: String,
+    geometry: Geometry,
+    jobs: Sender<Job>,
+    ending: Arc<AtomicBool>,
+}
+
+enum Job {
+    Write {
+        at: u64,
+        data: Bytes,
+        done: WriteDone,
+    },
+    Read {
+        at: u64,
+        len: usize,
+        done: ReadDone,
+    },
+    Sync {
+        done: WriteDone,
+    },
+}
+
+/// How writes become durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// `O_DIRECT | O_DSYNC`.
+    Direct,
+    /// Through the page cache, `fdatasync` after each write.
+    Buffered,
+    /// Reading alone, without exclusive use.
+    Inspect,
+}
+
+impl FileDevice {
+    /// Opens what is at `path`, with `threads` operations at a time; `None` if there is nothing, or an empty file.
+    ///
+    /// # Errors
+    /// `InUse`, `Io`.
+    pub async fn open(path: &Path, threads: usize) -> Result<Option<Self>, Error> {
+        let path = path.to_owned();
+        blocking(move || open_exclusive(&path, threads)).await
+    }
+
+    /// Makes a file of `len` zero bytes at `path`, where there is none, or an empty one.
+    ///
+    /// # Errors
+    /// `InUse`, `Io`; of a file that could not be made whole nothing stays.
+    pub async fn create(path: &Path, len: u64, threads: usize) -> Result<Self, Error> {
+        let path = path.to_owned();
+        blocking(move || {
+            make(&path, len)?;
+            let vanished = || io_error("open", &path, io::ErrorKind::NotFound.into());
+            open_exclusive(&path, threads)?.ok_or_else(vanished)
+        })
+        .await
+    }
+
+    /// Opens for reading alone, without exclusive use; `None` if there is nothing, or an empty file. Writes are refused.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn inspect(path: &Path) -> Result<Option<Self>, Error> {
+        let path = path.to_owned();
+        blocking(move || match OpenOptions::new().read(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("open", &path, e)),
+            Ok(file) => Self::run(&path, file, Way::Inspect, 1),
+        })
+        .await
+    }
+
+    fn run(path: &Path, file: File, way: Way, threads: usize) -> Result<Option<Self>, Error> {
+        let metadata = file.metadata().map_err(|e| io_error("stat", path, e))?;
+        let (len_bytes, block_bytes) = if metadata.file_type().is_block_device() {
+            (
+                device_len(&file).map_err(|e| io_error("measure", path, e))?,
+                sector(&file),
+            )
+        } else if metadata.is_file() {
+            (metadata.len(), 512)
+        } else {
+            let text = format!("{}: neither a file nor a block device", path.display());
+            return Err(Error::Invalid(text));
+        };
+        if len_bytes == 0 {
+            return Ok(None);
+        }
+        let mut name = path.display().to_string();
+        if way == Way::Buffered {
+            name.push_str(" (buffered)");
+        }
+        let (jobs, todo) = bounded(QUEUE_LEN);
+        let ending = Arc::new(AtomicBool::new(false));
+        let file = Arc::new(file);
+        for n in 0..threads.max(1) {
+            let thread = Thread {
+                file: Arc::clone(&file),
+                way,
+                todo: todo.clone(),
+                ending: Arc::clone(&ending),
+            };
+            thread::Builder::new()
+                .name(format!("wal-io-{n}"))
+                .spawn(move || thread.run())
+                .map_err(|e| io_error("start a thread for", path, e))?;
+        }
+        let geometry = Geometry {
+            block_bytes: block_bytes.max(512),
+            len_bytes,
+        };
+        if way != Way::Inspect {
+            tracing::info!(path = %path.display(), ?way, len_bytes, block_bytes, "block log device open");
+        }
+        Ok(Some(Self {
+            name,
+            geometry,
+            jobs,
+            ending,
+        }))
+    }
+
+    fn send(&self, job: Job) {
+        // The threads outlive the sender, so this fails never; a job that were lost would drop its completion, which counts as a failure.
+        let _ = self.jobs.send(job);
+    }
+}
+
+impl Device for FileDevice {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn write(&self, at: u64, data: Bytes, done: WriteDone) {
+        self.send(Job::Write { at, data, done });
+    }
+
+    fn read(&self, at: u64, len: usize, done: ReadDone) {
+        self.send(Job::Read { at, len, done });
+    }
+
+    fn sync(&self, done: WriteDone) {
+        self.send(Job::Sync { done });
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Drop for FileDevice {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
+    }
+}
+
+struct Thread {
+    file: Arc<File>,
+    way: Way,
+    todo: Receiver<Job>,
+    ending: Arc<AtomicBool>,
+}
+
+impl Thread {
+    fn run(self) {
+        while let Ok(job) = self.todo.recv() {
+            if self.ending.load(Ordering::Acquire) {
+                continue;
+            }
+            // A completion that panics ends neither the thread nor what waits behind it.
+            if catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err() {
+                tracing::error!("a completion of the block log panicked");
+            }
+        }
+    }
+
+    fn work(&self, job: Job) {
+        match job {
+            Job::Write { at, data, done } => done(self.write(at, &data)),
+            Job::Read { at, len, done } => done(self.read(at, len)),
+            Job::Sync { done } => done(self.sync()),
+        }
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        match self.way {
+            Way::Direct if !aligned::is_aligned(data) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "unaligned memory",
+            )),
+            Way::Direct => self.file.write_all_at(data, at),
+            Way::Buffered => {
+                self.file.write_all_at(data, at)?;
+                self.file.sync_data()
+            }
+            Way::Inspect => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+
+    fn read(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer = aligned::zeroed(len);
+        self.file.read_exact_at(&mut buffer, at)?;
+        Ok(buffer.freeze())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        forget_cached(&self.file)
+    }
+}
+
+/// Runs what may block on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (tell, told) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("wal-open".to_owned())
+        .spawn(move || {
+            // The caller may have stopped waiting.
+            let _ = tell.send(work());
+        });
+    let lost = |source: io::Error| Error::Io {
+        op: "start a thread for",
+        place: "the block log".to_owned(),
+        source: Arc::new(source),
+    };
+    thread.map_err(lost)?;
+    told.await
+        .map_err(|_| lost(io::ErrorKind::BrokenPipe.into()))?
+}
+
+fn io_error(op: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io {
+        op,
+        place: path.display().to_string(),
+        source: Arc::new(source),
+    }
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::InUse {
+        place: path.display().to_string(),
+        by: "another process, or another log of this one".to_owned(),
+    }
+}
+
+fn open_exclusive(path: &Path, threads: usize) -> Result<Option<FileDevice>, Error> {
+    let block_device = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error("stat", path, e)),
+        Ok(metadata) => metadata.file_type().is_block_device(),
+    };
+    let exclusive = if block_device { exclusive_flag() } else { 0 };
+    for way in [Way::Direct, Way::Buffered] {
+        let flags = if way == Way::Direct {
+            direct_flags()
+        } else {
+            Some(0)
+        };
+        let Some(flags) = flags else { continue };
+        let mut tries = 0;
+        let file = loop {
+            let mut options = OpenOptions::new();
+            match options
+                .read(true)
+                .write(true)
+                .custom_flags(flags | exclusive)
+                .open(path)
+            {
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < LOCK_TRIES => {
+                    tries += 1;
+                    pause();
+                }
+                result => break result,
+            }
+        };
+        let file = match file {
+            Err(e) if way == Way::Direct && e.kind() == io::ErrorKind::InvalidInput => continue,
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(in_use(path)),
+            Err(e) => return Err(io_error("open", path, e)),
+            Ok(file) => file,
+        };
+        if !block_device {
+            lock(&file, path)?;
+        }
+        // Some file systems accept the flag and refuse the read.
+        if way == Way::Direct && refuses_direct(&file).map_err(|e| io_error("read", path, e))? {
+            continue;
+        }
+        return FileDevice::run(path, file, way, threads);
+    }
+    Err(io_error("open", path, io::ErrorKind::Unsupported.into()))
+}
+
+fn refuses_direct(file: &File) -> io::Result<bool> {
+    match file.read_at(&mut aligned::zeroed(BLOCK as usize), 0) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(true),
+        Err(e) => Err(e),
+        Ok(_) => Ok(false),
+    }
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), Error> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => pause(),
+            Err(TryLockError::Error(e)) => return Err(io_error("lock", path, e)),
+        }
+    }
+    Err(in_use(path))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a thread of its own, for a lock of the real world"
+)]
+fn pause() {
+    thread::sleep(LOCK_PAUSE);
+}
+
+/// Makes the file under another name, then renames it.
+fn make(path: &Path, len: u64) -> Result<(), Error> {
+    let draft = draft_path(path)?;
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&draft);
+    let file = file.map_err(|e| io_error("create", &draft, e))?;
+    lock(&file, &draft)?;
+    // The one who held the lock before may have renamed it: then this is a live log, and not ours.
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let held = file.metadata().map_err(|e| io_error("stat", &draft, e))?;
+    if !fs::metadata(&draft).is_ok_and(|named| same(&named, &held)) {
+        return Err(in_use(path));
+    }
+    if fs::metadata(path).is_ok_and(|there| there.len() > 0) {
+        let _ = fs::remove_file(&draft);
+        return Err(in_use(path));
+    }
+    if let Err((op, e)) = fill(&file, len) {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&draft);
+        return Err(io_error(op, path, e));
+    }
+    fs::rename(&draft, path).map_err(|e| io_error("rename to", path, e))?;
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| io_error("sync", folder, e))
+}
+
+fn draft_path(path: &Path) -> Result<PathBuf, Error> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::Invalid(format!(
+            "{}: not a file name",
+            path.display()
+        )));
+    };
+    let mut name = name.to_owned();
+    name.push(".new");
+    Ok(path.with_file_name(name))
+}
+
+/// Allocates, then writes zeros: blocks that were never written cost a second journal write at their first use.
+fn fill(file: &File, len: u64) -> Result<(), (&'static str, io::Error)> {
+    file.set_len(0).map_err(|e| ("truncate", e))?;
+    preallocate(file, len).map_err(|e| ("preallocate", e))?;
+    let zeros = vec![0; FILL_BYTES];
+    let mut at = 0;
+    while at < len {
+        let piece = usize::try_from(len - at)
+            .unwrap_or(usize::MAX)
+            .min(FILL_BYTES);
+        let zeros = zeros.get(..piece).unwrap_or(&zeros);
+        file.write_all_at(zeros, at).map_err(|e| ("fill", e))?;
+        at += piece as u64;
+    }
+    file.sync_all().map_err(|e| ("sync", e))
+}
+
+fn device_len(mut file: &File) -> io::Result<u64> {
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))
+}
+
+#[cfg(target_os = "linux")]
+mod platform {
+    use std::{fs::File, io};
+
+    use rustix::{
+        fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, ioctl_blksszget},
+        io::Errno,
+    };
+
+    pub(super) fn direct_flags() -> Option<i32> {
+        Some((OFlags::DIRECT | OFlags::DSYNC).bits() as i32)
+    }
+
+    pub(super) fn exclusive_flag() -> i32 {
+        OFlags::EXCL.bits() as i32
+    }
+
+    /// The logical block size of a block device.
+    pub(super) fn sector(file: &File) -> u32 {
+        ioctl_blksszget(file).unwrap_or(4096)
+    }
+
+    pub(super) fn preallocate(file: &File, len: u64) -> io::Result<()> {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            // Filling does the same, later.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Drops clean pages, so that the next read comes from the device: pages of a failed write-back count as clean, and are not what is on disk.
+    pub(super) fn forget_cached(file: &File) -> io::Result<()> {
+        Ok(fadvise(file, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod platform {
+    use std::{fs::File, io};
+
+    pub(super) fn direct_flags() -> Option<i32> {
+        None
+    }
+
+    pub(super) fn exclusive_flag() -> i32 {
+        0
+    }
+
+    pub(super) fn sector(_: &File) -> u32 {
+        4096
+    }
+
+    pub(super) fn preallocate(_: &File, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn forget_cached(_: &File) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+use platform::{direct_flags, exclusive_flag, forget_cached, preallocate, sector};

@@ -1,0 +1,187 @@
+//! An opened block log before it takes appends: what it replays, and how it starts.
+//!
+//! - A replay reads exactly the spans that the scan found, as often as it is asked, with the memory of one piece.
+//! - Nothing is written before [`start`](Replay::start); then both superblock copies, before the first append.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    appends::Appends,
+    config::Limits,
+    device::Device,
+    frame,
+    pipeline::{Kept, Link, Pipeline},
+    reader,
+    ring::{COPIES, block_ceil},
+    scan::{Scan, Span, Walk, replayed},
+    superblock::{Copies, Superblock},
+};
+use crate::{EpochEnd, Error, Log, LogEpoch, Position, Replay, Replayed, Sink};
+
+/// A replay hands out pieces of about this many bytes.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// The replay of a block log.
+#[derive(Debug)]
+pub(crate) struct BlockReplay {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) copies: Copies,
+    pub(crate) epoch: LogEpoch,
+    pub(crate) start: u64,
+    pub(crate) limits: Limits,
+    walk: Walk,
+    spans: Vec<Span>,
+    ends: Vec<EpochEnd>,
+    kept: VecDeque<Kept>,
+    link: Option<Link>,
+    /// The span that is read, and where in it.
+    span: usize,
+    position: u64,
+}
+
+impl BlockReplay {
+    pub(crate) fn new(
+        device: Arc<dyn Device>,
+        copies: Copies,
+        (epoch, start): (LogEpoch, u64),
+        limits: Limits,
+        walk: Walk,
+        scan: Scan,
+    ) -> Self {
+        let Scan {
+            spans,
+            ends,
+            kept,
+            link,
+        } = scan;
+        let mut replay = Self {
+            device,
+            copies,
+            epoch,
+            start,
+            limits,
+            walk,
+            spans,
+            ends,
+            kept,
+            link,
+            span: 0,
+            position: 0,
+        };
+        replay.begin_again();
+        replay
+    }
+
+    fn begin_again(&mut self) {
+        self.span = 0;
+        self.position = self.spans.first().map_or(0, |span| span.first);
+        self.walk.restart();
+    }
+
+    /// The records of the next frame, if there is one.
+    async fn frame(&mut self) -> Result<Option<Vec<Replayed>>, Error> {
+        while let Some(span) = self.spans.get(self.span).copied() {
+            if self.position < span.end {
+                let at = self.position;
+                let (header, records) = match self.walk.step(span.epoch, at).await? {
+                    Ok(found) => found,
+                    Err(flaw) => return Err(self.walk.corrupt(at, flaw)),
+                };
+                self.position = header.end();
+                return Ok(Some(replayed(&span, &header, records)));
+            }
+            self.span += 1;
+            if let Some(next) = self.spans.get(self.span) {
+                if next.first != self.position {
+                    self.walk.restart();
+                }
+                self.position = next.first;
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl Replay for BlockReplay {
+    fn ends(&self) -> &[EpochEnd] {
+        &self.ends
+    }
+
+    fn start_position(&self) -> Position {
+        Position::new(self.start)
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Replayed>>, Error> {
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        while bytes < PIECE_BYTES {
+            let Some(records) = self.frame().await? else {
+                break;
+            };
+            bytes += records.iter().map(|r| r.footprint).sum::<usize>();
+            piece.extend(records);
+        }
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    async fn rewind(&mut self) -> Result<(), Error> {
+        self.begin_again();
+        Ok(())
+    }
+
+    async fn start(self: Box<Self>, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>, Error> {
+        let before = &self.copies.newest;
+        let superblock = Superblock {
+            sequence: before.sequence + 1,
+            started: Some((self.epoch, self.start)),
+            closed: false,
+            tail: self.kept.front().map_or(self.start, |frame| frame.position),
+            durable_end: self.start,
+            // Frames of earlier epochs may be as long as their own window allowed.
+            window: before.window.max(self.limits.window),
+            ..before.clone()
+        };
+        write_copies(&*self.device, &superblock, self.copies.first).await?;
+        let link = self.link.unwrap_or_else(|| Link {
+            checksum: frame::origin(superblock.identity.log),
+            records_end: self.start,
+        });
+        let pipeline = Pipeline::new(
+            self.device.name(),
+            self.limits,
+            superblock,
+            self.copies.first,
+            link,
+            self.kept,
+        );
+        Ok(Arc::new(Appends::new(pipeline, self.device, sink)))
+    }
+}
+
+/// Writes both copies, the one at index `first` first.
+pub(crate) async fn write_copies(
+    device: &dyn Device,
+    superblock: &Superblock,
+    first: usize,
+) -> Result<(), Error> {
+    let [a, b] = COPIES;
+    for at in if first == 0 { [a, b] } else { [b, a] } {
+        reader::write(device, at, superblock.encode()).await?;
+    }
+    Ok(())
+}
+
+/// Where an epoch begins that is granted after all that `ends`, the trims and the superblock know of.
+pub(crate) fn start_after(superblock: &Superblock, ends: &[EpochEnd], trims: &[u64]) -> u64 {
+    let ends = ends.iter().map(|end| end.end.get());
+    let began = superblock.started.map(|(_, start)| start);
+    let highest = ends
+        .chain(trims.iter().copied())
+        .chain(began)
+        .max()
+        .unwrap_or(0);
+    block_ceil(highest.max(superblock.durable_end))
+}

@@ -1,0 +1,19 @@
+//! What a log and its device are tested with: the suite that every backend passes, and devices that record, forget, tear and fail.
+//!
+//! For tests alone (feature `testing`): everything here panics instead of returning errors.
+
+#[allow(
+    clippy::indexing_slicing,
+    reason = "a suite panics where a contract is broken"
+)]
+mod conformance;
+mod faulty_device;
+mod hear;
+mod memory_device;
+mod recording_device;
+
+pub use conformance::{Storage, conformance};
+pub use faulty_device::{Fault, FaultyDevice};
+pub use hear::{Hear, Heard};
+pub use memory_device::MemoryDevice;
+pub use recording_device::{Operation, RecordingDevice};
