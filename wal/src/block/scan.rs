@@ -253,11 +253,11 @@ async fn first_frame(
 ) -> Result<u64, Error> {
     let after = block_ceil(trim);
     let lowest = after.saturating_sub(superblock.window.max(BLOCK));
-    let mut at = after;
+    let mut at = block_floor(trim);
     loop {
         walk.reader.look_back(at, lowest).await?;
         if let Ok((header, _)) = walk.reader.header(at, walk.salt).await? {
-            let covers = header.epoch == epoch && header.end() > trim;
+            let covers = header.epoch == epoch && header.records_end() > trim;
             return Ok(if covers { at } else { after });
         }
         if at <= lowest {

@@ -72,6 +72,15 @@ impl<M: Clone + Send + 'static> RecordingDevice<M> {
         }
     }
 
+    /// The same trace, over another device: what the next life of a place uses.
+    #[must_use]
+    pub fn over(&self, device: Arc<dyn Device>) -> Self {
+        Self {
+            device,
+            ..self.clone()
+        }
+    }
+
     /// Notes something in the trace.
     pub fn mark(&self, mark: M) {
         self.trace.lock().push(Operation::Mark(mark));
