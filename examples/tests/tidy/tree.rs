@@ -82,7 +82,8 @@ pub(crate) fn rust_files() -> Vec<File> {
         .collect()
 }
 
-/// Whether a path holds production code: under a crate's `src`, and not a test module of its own file.
+/// Whether a path holds production code: under a crate's `src`, neither a test module of its own file nor what feature `testing` adds.
 pub(crate) fn is_production(path: &str) -> bool {
-    path.contains("/src/") && !path.ends_with("/tests.rs") && !path.contains("/tests/")
+    let is_test = |part: &str| matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs");
+    path.contains("/src/") && !path.split('/').any(is_test)
 }
