@@ -158,7 +158,10 @@ impl SeaweedFs {
 
     /// The place of a prefix in the server's bucket, as the engine's builder and the broker take it.
     pub fn url(&self, prefix: &str) -> String {
-        format!("s3://{BUCKET}/{prefix}?endpoint={}", self.endpoint())
+        format!(
+            "s3://{BUCKET}/{prefix}?endpoint={}&allow_http=true",
+            self.endpoint()
+        )
     }
 
     /// The variables through which a program that is started by the test finds its credentials.
