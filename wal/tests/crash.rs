@@ -4,6 +4,8 @@
 //! and without gaps (W1), whole (W4), nothing is invented, a second power cut right after the opening changes nothing (W8), and a new epoch written
 //! after it comes back behind the old records, which stay exactly what they were.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
+
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
