@@ -123,7 +123,8 @@ impl<E: Entry> LogCache<E> {
     /// in the index (a table at least a third full, at 8 slots for 7 places).
     const RUN_OVERHEAD_BYTES: usize = size_of::<Run<E>>()
         + 2 * size_of::<usize>()
-        + size_of::<Arc<Run<E>>>() * (1 + stream_runs::SPARE_PLACES)
+        + size_of::<Arc<Run<E>>>()
+        + StreamRuns::<E>::PLACE_BYTES
         + size_of::<u64>() * 4
         + (size_of::<(u64, StreamRuns<E>)>() + 1) * 7 / 2;
 
@@ -154,10 +155,10 @@ impl<E: Entry> LogCache<E> {
 
         let size = entry.size();
         let (new_run, grown) = match held {
-            Some(held) => held.push(entry, range.end),
+            Some(held) => held.push(entry, &range),
             None => {
                 let mut runs = StreamRuns::new();
-                let pushed = runs.push(entry, range.end);
+                let pushed = runs.push(entry, &range);
                 self.streams.insert(stream, runs);
                 pushed
             }

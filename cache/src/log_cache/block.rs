@@ -2,7 +2,7 @@
 //!
 //! Runs are sorted by stream, one per stream, none empty; the entries of a run are in offset order without gaps.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// An immutable block of the log cache.
 pub struct Block<E> {
@@ -16,6 +16,7 @@ pub struct Block<E> {
 pub(super) struct Run<E> {
     block: u64,
     stream: u64,
+    offsets: Range<u64>,
     entries: Vec<E>,
 }
 
@@ -67,11 +68,13 @@ impl<E> Block<E> {
 }
 
 impl<E> Run<E> {
-    pub(super) fn new(block: u64, stream: u64, entries: Vec<E>) -> Self {
+    /// `offsets` are those of all entries together.
+    pub(super) fn new(block: u64, stream: u64, offsets: Range<u64>, entries: Vec<E>) -> Self {
         debug_assert!(!entries.is_empty());
         Self {
             block,
             stream,
+            offsets,
             entries,
         }
     }
@@ -82,6 +85,10 @@ impl<E> Run<E> {
 
     pub(super) fn stream(&self) -> u64 {
         self.stream
+    }
+
+    pub(super) fn offsets(&self) -> &Range<u64> {
+        &self.offsets
     }
 
     pub(super) fn entries(&self) -> &[E] {

@@ -67,8 +67,7 @@ fn structure_bytes(cache: &LogCache<Record>) -> usize {
         + cache.sealed.len() * (size_of::<Sealed<Record>>() + size_of::<Block<Record>>());
     for stream in 0..2_000 {
         if let Some(held) = cache.streams.get(&stream) {
-            let (runs, entries) = held.places();
-            bytes += runs * size_of::<Arc<Run<Record>>>() + entries * size_of::<Record>();
+            bytes += held.place_bytes();
         }
     }
     for sealed in &cache.sealed {
@@ -333,6 +332,35 @@ fn a_look_up_looks_at_few_entries_however_many_are_held() {
         assert_eq!(starts(&cache.get(1, offset..offset + 1, 1)), [offset]);
         most = most.max(looks.swap(0, Ordering::Relaxed));
     }
-    // log2(64) + log2(4096) + the first offset, the ends of both searches, the active run and the entries taken.
-    assert!(most <= 6 + 12 + 8, "{most}");
+    assert!(most <= 4, "records of one size are found at once: {most}");
+}
+
+#[test]
+fn a_look_up_among_entries_of_very_different_lengths_looks_at_few_of_them() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let mut cache = LogCache::new(1_000);
+    let mut start = 0;
+    let mut starts_of = Vec::new();
+    for entry in 0..8_192_u64 {
+        let len = if entry % 4_096 == 7 {
+            1 << 30
+        } else {
+            1 + entry % 3
+        };
+        let entry = Record {
+            looks: Arc::clone(&looks),
+            ..record(1, start..start + len)
+        };
+        cache.insert(entry, 0).unwrap();
+        starts_of.push(start);
+        start += len;
+    }
+    looks.store(0, Ordering::Relaxed);
+    let mut most = 0;
+    for offset in starts_of {
+        assert_eq!(starts(&cache.get(1, offset..offset + 1, 1)), [offset]);
+        most = most.max(looks.swap(0, Ordering::Relaxed));
+    }
+    // Steps that double from the wrong end, then a search between the last two, and the entries taken.
+    assert!(most <= 13 + 13 + 4, "{most}");
 }

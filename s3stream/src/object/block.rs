@@ -40,10 +40,10 @@ fn decode(bytes: Bytes, expected: &BlockRef) -> Result<Vec<RecordBatch>> {
         return Err(crc_error("data block", found, computed));
     }
     let mut records = Vec::new();
-    let mut rest = bytes.slice(..body.len());
+    let mut rest = body;
     let mut next = expected.offsets.start;
     while !rest.is_empty() {
-        let record = take_record(&mut rest)?;
+        let record = take_record(&bytes, &mut rest)?;
         if record.stream != expected.stream || record.epoch != expected.epoch {
             return Err(Error::corrupt("data block holds a record of another run")
                 .with("found stream", record.stream)
@@ -66,19 +66,20 @@ fn decode(bytes: Bytes, expected: &BlockRef) -> Result<Vec<RecordBatch>> {
     Ok(records)
 }
 
-fn take_record(rest: &mut Bytes) -> Result<RecordBatch> {
+/// Takes a record off the front of `rest`, which is a part of `bytes`.
+fn take_record(bytes: &Bytes, rest: &mut &[u8]) -> Result<RecordBatch> {
     let header = RecordHeader::decode(rest)?;
     let len = (header.payload_len as usize).saturating_add(RECORD_HEADER_LEN);
-    if len > rest.len() {
+    let (Some(payload), Some(after)) = (rest.get(RECORD_HEADER_LEN..len), rest.get(len..)) else {
         return Err(Error::corrupt("record ends past its data block")
             .with("len", len)
             .with("left", rest.len()));
-    }
-    let mut record = rest.split_to(len);
+    };
+    *rest = after;
     Ok(RecordBatch {
         stream: header.stream,
         epoch: header.epoch,
         offsets: header.offsets,
-        payload: record.split_off(RECORD_HEADER_LEN),
+        payload: bytes.slice_ref(payload),
     })
 }
