@@ -25,7 +25,7 @@ pub use self::{
         TrimStream,
     },
     entry::{Batch, Body, EncodedEntry, Entry, EntryHash, Registration, Tip},
-    sequencer::{Loaded, MemorySequencer, News, Sequencer},
+    sequencer::{BucketLimits, BucketSequencer, Loaded, MemorySequencer, News, Sequencer},
     state::{Exception, Extent, Group, KNOWN_LEVEL, KvEntry, Object, Outcome, State, StreamView},
 };
 use crate::{Error, NodeEpoch, Result, clock::Clock, entropy::Entropy};

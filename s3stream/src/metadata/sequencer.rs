@@ -2,6 +2,7 @@
 //!
 //! All nodes see the same entries in the same order; an entry that was seen stays (M8). It does not apply anything.
 
+mod bucket;
 mod memory;
 
 use std::fmt::Debug;
@@ -9,7 +10,10 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::memory::MemorySequencer;
+pub use self::{
+    bucket::{BucketLimits, BucketSequencer},
+    memory::MemorySequencer,
+};
 use super::entry::{EncodedEntry, Tip};
 use crate::Result;
 

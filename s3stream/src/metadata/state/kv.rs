@@ -1,4 +1,4 @@
-//! A small map for names, configurations and whatever a broker keeps: compare-and-set by version.
+//! A small map for names, configurations and whatever else a broker keeps: compare-and-set by version.
 
 use super::{KvEntry, State};
 use crate::metadata::{

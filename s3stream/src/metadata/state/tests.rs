@@ -2,6 +2,7 @@
 
 mod commit;
 mod golden;
+mod model;
 
 mod nodes;
 
@@ -12,7 +13,7 @@ use wal::{LogUuid, Position};
 use super::*;
 use crate::metadata::Command;
 use crate::metadata::{
-    answer::Refusal,
+    answer::{Committed, Refusal},
     command::{Commit, CreateGroup, LogRegistration, LogTrim, Started},
     entry::{Batch, Body, EncodedEntry, Entry, Registration},
 };
@@ -163,8 +164,6 @@ impl Cluster {
         self.state.stream(stream).unwrap().end
     }
 }
-
-use crate::metadata::answer::Committed;
 
 fn set_object(object: ObjectId, node: NodeId, ranges: Vec<StreamRange>) -> Commit {
     Commit {

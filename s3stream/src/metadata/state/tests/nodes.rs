@@ -404,7 +404,7 @@ fn ids_are_never_given_twice() {
 fn groups_are_found_by_their_tags() {
     let mut cluster = Cluster::default();
     let epoch = cluster.join(A);
-    let tag = |value: &str| ("topic".to_owned(), value.to_owned());
+    let tag = |value: &str| ("log".to_owned(), value.to_owned());
     let mut groups = Vec::new();
     for value in ["a", "b", "a"] {
         let create = CreateGroup {
@@ -420,13 +420,13 @@ fn groups_are_found_by_their_tags() {
         assert_eq!(epoch, StreamEpoch::new(0));
         groups.push(group);
     }
-    let tagged: Vec<_> = cluster.state.groups_tagged("topic", "a").collect();
+    let tagged: Vec<_> = cluster.state.groups_tagged("log", "a").collect();
     assert_eq!(tagged, [groups[0], groups[2]]);
     let destroy = Command::Destroy {
         groups: vec![(groups[0], StreamEpoch::new(0))],
     };
     cluster.ask(A, epoch, destroy);
-    let tagged: Vec<_> = cluster.state.groups_tagged("topic", "a").collect();
+    let tagged: Vec<_> = cluster.state.groups_tagged("log", "a").collect();
     assert_eq!(tagged, [groups[2]]);
 }
 

@@ -1,0 +1,286 @@
+//! Retries above the store: bounded tries, jittered waits that start in milliseconds, one deadline for all of them.
+//!
+//! Reads, listings that gave nothing yet, plain writes and deletes are tried again. A write of a new object is settled by content: what
+//! is there with our bytes is ours. A conditional update is tried once: only its caller knows what an answer means.
+//! Multipart uploads, copies and streams of deletes pass through.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result, path::Path,
+};
+use tokio::time::Instant;
+
+use crate::entropy::Entropy;
+
+/// Reads up to this size are taken in whole, so that a connection that breaks midway is a retry too.
+const WHOLE_BYTES_MAX: u64 = 64 << 20;
+
+/// How often, and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least one.
+    pub tries: u32,
+    /// The wait after the first failure is below this; the bound doubles.
+    pub first_wait: Duration,
+    /// The bound of a wait.
+    pub wait_max: Duration,
+    /// No attempt begins after this, and none runs longer.
+    pub deadline: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            tries: 10,
+            first_wait: Duration::from_millis(5),
+            wait_max: Duration::from_secs(1),
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Whether the same request may succeed later.
+pub(crate) fn is_transient(error: &Error) -> bool {
+    matches!(error, Error::Generic { .. } | Error::JoinError { .. })
+}
+
+/// The waits of one request.
+struct Tries<'a> {
+    policy: &'a RetryPolicy,
+    entropy: &'a Entropy,
+    began: Instant,
+    failed: u32,
+}
+
+impl Tries<'_> {
+    fn left(&self) -> Duration {
+        self.policy.deadline.saturating_sub(self.began.elapsed())
+    }
+
+    /// Runs one attempt within what is left of the deadline.
+    async fn attempt<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.left(), attempt)
+            .await
+            .unwrap_or_else(|_| {
+                let source = format!("no answer within {:?}", self.policy.deadline).into();
+                Err(Error::Generic {
+                    store: "bucket",
+                    source,
+                })
+            })
+    }
+
+    /// Waits before the next attempt, or gives `error` back because there is none.
+    async fn after(&mut self, error: Error) -> Result<()> {
+        self.failed += 1;
+        if !is_transient(&error) || self.failed >= self.policy.tries {
+            return Err(error);
+        }
+        let doubled = 1u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX);
+        let bound = self.policy.first_wait.saturating_mul(doubled);
+        let wait = self.entropy.below(bound.min(self.policy.wait_max));
+        if wait >= self.left() {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// A store whose transient failures are tried again.
+#[derive(Clone, Debug)]
+pub struct Retrying {
+    store: Arc<dyn ObjectStore>,
+    policy: RetryPolicy,
+    entropy: Entropy,
+}
+
+impl Retrying {
+    /// Retries before `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, policy: RetryPolicy, entropy: Entropy) -> Self {
+        Self {
+            store,
+            policy,
+            entropy,
+        }
+    }
+
+    /// The same store with another policy.
+    #[must_use]
+    pub fn with_policy(&self, policy: RetryPolicy) -> Self {
+        Self {
+            policy,
+            ..self.clone()
+        }
+    }
+
+    fn tries(&self) -> Tries<'_> {
+        Tries {
+            policy: &self.policy,
+            entropy: &self.entropy,
+            began: Instant::now(),
+            failed: 0,
+        }
+    }
+
+    async fn get_whole(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut found = self.store.get_opts(location, options.clone()).await?;
+        let len = found.range.end.saturating_sub(found.range.start);
+        let is_file = !matches!(found.payload, GetResultPayload::Stream(_));
+        if options.head || len > WHOLE_BYTES_MAX || is_file {
+            return Ok(found);
+        }
+        let GetResultPayload::Stream(body) = found.payload else {
+            return Ok(found);
+        };
+        let pieces: Vec<Bytes> = body.try_collect().await?;
+        let read: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if read != len {
+            return Err(Error::Generic {
+                store: "bucket",
+                source: format!("{location}: {read} bytes came, {len} were promised").into(),
+            });
+        }
+        let pieces = pieces.into_iter().map(Ok);
+        found.payload = GetResultPayload::Stream(futures::stream::iter(pieces).boxed());
+        Ok(found)
+    }
+
+    /// Whether the object that is in the way is ours: an attempt of this write whose answer was lost.
+    async fn is_ours(&self, location: &Path, payload: &PutPayload) -> Result<bool> {
+        let found = self.get_opts(location, GetOptions::default()).await?;
+        if found.meta.size != payload.content_length() as u64 {
+            return Ok(false);
+        }
+        let found = found.bytes().await?;
+        let mut rest = &found[..];
+        for piece in payload.iter() {
+            match rest.strip_prefix(piece.as_ref()) {
+                Some(after) => rest = after,
+                None => return Ok(false),
+            }
+        }
+        Ok(rest.is_empty())
+    }
+}
+
+impl fmt::Display for Retrying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Retrying {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let mut tries = self.tries();
+        loop {
+            let put = self.store.put_opts(location, payload.clone(), opts.clone());
+            match tries.attempt(put).await {
+                Err(error) if matches!(opts.mode, PutMode::Update(_)) => return Err(error),
+                // Some stores say 409 while another request is in flight: what is there decides, and nothing there is no answer.
+                Err(Error::AlreadyExists { path, source }) if opts.mode == PutMode::Create => {
+                    match self.is_ours(location, &payload).await {
+                        Ok(true) => {
+                            let meta = self.head(location).await?;
+                            return Ok(PutResult {
+                                e_tag: meta.e_tag,
+                                version: meta.version,
+                                extensions: Default::default(),
+                            });
+                        }
+                        Ok(false) => return Err(Error::AlreadyExists { path, source }),
+                        Err(Error::NotFound { .. }) => {
+                            tries
+                                .after(Error::Generic {
+                                    store: "bucket",
+                                    source,
+                                })
+                                .await?;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => tries.after(error).await?,
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut tries = self.tries();
+        loop {
+            let get = self.get_whole(location, options.clone());
+            match tries.attempt(get).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tries.after(error).await?,
+            }
+        }
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (this, prefix) = (self.clone(), prefix.cloned());
+        let first_page = async move {
+            let mut tries = this.tries();
+            loop {
+                let mut names = this.store.list(prefix.as_ref());
+                match tries.attempt(names.try_next()).await {
+                    Ok(first) => {
+                        let first = futures::stream::iter(first.map(Ok));
+                        return Ok::<_, Error>(first.chain(names));
+                    }
+                    Err(error) => tries.after(error).await?,
+                }
+            }
+        };
+        futures::stream::once(first_page).try_flatten().boxed()
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let mut tries = self.tries();
+        loop {
+            match tries.attempt(self.store.list_with_delimiter(prefix)).await {
+                Ok(listed) => return Ok(listed),
+                Err(error) => tries.after(error).await?,
+            }
+        }
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
