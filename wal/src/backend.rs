@@ -42,10 +42,11 @@ pub trait Backend: Send + Sync + Debug {
     /// The place, for messages and registration. Never a secret.
     fn url(&self) -> String;
 
-    /// What is there. Reads only, and needs no exclusive use.
+    /// What is there. Reads only. Refused while another process has exclusive use, where the place knows: a caller
+    /// asks this before it registers, so that a process started by mistake does not fence the owner.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`, `UnknownFormat`.
+    /// `InUse`, `Io`, `Corrupt`, `UnknownFormat`.
     async fn identify(&self) -> Result<Found, Error>;
 
     /// Takes the log for `state.epoch`: exclusive use, fence, scan; what will replay is durable when this returns (W8).

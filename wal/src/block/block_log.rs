@@ -166,7 +166,8 @@ impl Backend for BlockLog {
 
     async fn identify(&self) -> Result<Found, Error> {
         let device: Arc<dyn Device> = match &self.home {
-            Home::Path { path, .. } => match FileDevice::inspect(path).await? {
+            // Exclusively, so that who may not have it learns so before anything is fenced.
+            Home::Path { path, .. } => match FileDevice::open(path, 1).await? {
                 Some(device) => Arc::new(device),
                 None => return Ok(Found::Blank),
             },
