@@ -311,6 +311,14 @@ impl ObjectIndex {
         })
     }
 
+    /// The runs of one stream, in offset order; the first is found in O(log n).
+    pub fn ranges_of(&self, stream: StreamId) -> impl Iterator<Item = StreamRange> {
+        let first = self.runs.partition_point(|run| run.stream < stream);
+        self.ranges()
+            .skip(first)
+            .take_while(move |range| range.stream == stream)
+    }
+
     /// The blocks that hold any of a stream's `offsets`, in offset order; the first is found in O(log n). Where a gap
     /// lies between two runs of the stream, there is none for it.
     pub fn blocks(&self, stream: StreamId, offsets: Range<u64>) -> impl Iterator<Item = BlockRef> {

@@ -79,9 +79,11 @@ pub async fn read_blocks(
     blocks: &[BlockRef],
     limits: &ReadLimits,
 ) -> Result<Vec<Vec<RecordBatch>>> {
-    let gets = plan(blocks, limits.get_bytes_max)
+    // Collected first: a lazy map over borrowed slices makes a future that no task may run.
+    let gets: Vec<_> = plan(blocks, limits.get_bytes_max)
         .into_iter()
-        .map(|blocks| read_span(store, path, object_len, blocks));
+        .map(|blocks| read_span(store, path, object_len, blocks))
+        .collect();
     let read: Vec<_> = stream::iter(gets)
         .buffered(limits.gets_in_flight.max(1))
         .try_collect()

@@ -32,7 +32,7 @@ impl State {
         }
         let epoch = NodeEpoch::new(self.next.epoch);
         self.next.epoch += 1;
-        let past = self.fence(node);
+        let past = self.fence(node, registration.incarnation);
         let log_state = match &registration.log {
             Some(log) => self.record_debt(node, epoch, log),
             None => Vec::new(),
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Ends the node's current life: what it prepared and did not commit may never be committed. Returns its past lives.
-    fn fence(&mut self, node: NodeId) -> Vec<u128> {
+    fn fence(&mut self, node: NodeId, by: u128) -> Vec<u128> {
         let Some(old) = self.nodes.remove(&node) else {
             return Vec::new();
         };
@@ -111,7 +111,10 @@ impl State {
             self.debts.remove(&old.epoch);
         }
         let mut past = old.past;
-        past.push(old.incarnation);
+        // A process that registers again is no past life of itself: its attempts tell its lives apart.
+        if old.incarnation != by {
+            past.push(old.incarnation);
+        }
         if past.len() > PAST_LIVES {
             past.remove(0);
         }
