@@ -1,0 +1,181 @@
+//! How an engine is put together: places as URLs or components, settings as plain data.
+
+use std::{fmt, sync::Arc};
+
+use object_store::ObjectStore;
+use wal::{block::BlockLog, memory::MemoryLog};
+
+use super::{
+    Engine,
+    core::{Core, Parts},
+};
+use crate::{
+    Config, Error, NodeId, Result,
+    clock::{BootClock, Clock},
+    entropy::Entropy,
+    metadata::{BucketSequencer, Metadata},
+    store::{Bucket, BucketPlace, ClusterFile, Credentials, LogPlace, MetadataPlace},
+};
+
+/// The size of a log file that is made without a stated capacity: 256 MiB.
+const LOG_BYTES: u64 = 256 << 20;
+
+/// Builds an [`Engine`]. Nothing is opened before [`EngineBuilder::open`].
+#[derive(Default)]
+pub struct EngineBuilder {
+    config: Config,
+    node: NodeId,
+    bucket: Option<BucketSource>,
+    wal: Option<WalSource>,
+    metadata: Option<String>,
+    credentials: Credentials,
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+}
+
+enum BucketSource {
+    Url(String),
+    Store(Arc<dyn ObjectStore>, String),
+}
+
+enum WalSource {
+    Url(String),
+    Backend(Arc<dyn wal::Backend>),
+}
+
+impl EngineBuilder {
+    /// The bucket: `file:///dir`, `memory:`, `s3://bucket/prefix?endpoint=…`. Required.
+    #[must_use]
+    pub fn bucket(mut self, url: impl Into<String>) -> Self {
+        self.bucket = Some(BucketSource::Url(url.into()));
+        self
+    }
+
+    /// Credentials for a bucket given by URL; the default is none beyond what the place itself has.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// The bucket as a store of one's own; it must have conditional puts with ETags.
+    #[must_use]
+    pub fn object_store(mut self, store: Arc<dyn ObjectStore>, prefix: impl Into<String>) -> Self {
+        self.bucket = Some(BucketSource::Store(store, prefix.into()));
+        self
+    }
+
+    /// The write-ahead log: `block:PATH?capacity=256MiB`, `memory:`. Required.
+    #[must_use]
+    pub fn wal(mut self, url: impl Into<String>) -> Self {
+        self.wal = Some(WalSource::Url(url.into()));
+        self
+    }
+
+    /// The write-ahead log as a backend of one's own; it must pass the suite in [`wal::testing`](wal).
+    #[must_use]
+    pub fn wal_backend(mut self, backend: Arc<dyn wal::Backend>) -> Self {
+        self.wal = Some(WalSource::Backend(backend));
+        self
+    }
+
+    /// Where the metadata is ordered: `bucket:`, the default, is the bucket itself.
+    #[must_use]
+    pub fn metadata(mut self, url: impl Into<String>) -> Self {
+        self.metadata = Some(url.into());
+        self
+    }
+
+    /// The node's id, default 0: two engines of one cluster that run at the same time need two.
+    #[must_use]
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// Settings; the default is [`Config::default`].
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// A clock for the validity of what was looked at (S8); the default is the boot-time clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// A seed for ids and jitter, for simulations: two engines with one seed draw the same ids. The default is drawn
+    /// from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Opens bucket, metadata and log, in the order of F0, and serves.
+    ///
+    /// # Errors
+    /// `Invalid`: the configuration, with every problem in it; a bucket of another cluster or format; a log that is
+    /// in use, is not this node's, or is not the one that the node owes data in. `Corrupt`: a log or metadata that is
+    /// not what was written. `Unavailable`: something does not answer. Nothing is overwritten in any of these cases.
+    pub async fn open(self) -> Result<Engine> {
+        if let Err(problems) = self.config.validate() {
+            let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            return Err(Error::invalid("configuration").with("problems", all.join("; ")));
+        }
+        let entropy = match self.seed {
+            Some(seed) => Entropy::seeded(seed),
+            None => Entropy::from_os(),
+        };
+        let clock = self.clock.unwrap_or_else(|| Arc::new(BootClock));
+        let MetadataPlace::Bucket = self.metadata.as_deref().unwrap_or("bucket:").parse()?;
+        let bucket = match self.bucket {
+            Some(BucketSource::Url(url)) => url
+                .parse::<BucketPlace>()?
+                .open(&self.credentials, &entropy)?,
+            Some(BucketSource::Store(store, prefix)) => Bucket::new(store, &prefix, &entropy)?,
+            None => return Err(Error::invalid("an engine needs a bucket")),
+        };
+        let wal = match self.wal {
+            Some(WalSource::Url(url)) => log_backend(&url.parse()?),
+            Some(WalSource::Backend(backend)) => backend,
+            None => return Err(Error::invalid("an engine needs a write-ahead log")),
+        };
+        let cluster = ClusterFile::open(&bucket, &entropy, None).await?.id;
+        let sequencer = BucketSequencer::new(bucket.clone(), cluster, entropy.clone());
+        let metadata = Metadata::open(Box::new(sequencer), clock.clone(), entropy.clone()).await?;
+        let core = Core::new(Parts {
+            config: self.config,
+            cluster,
+            node: self.node,
+            bucket,
+            metadata,
+            wal,
+            clock,
+            entropy,
+        });
+        Engine::start(core).await
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("node", &self.node)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A log's place as a backend. A new file is as large as the place says, or [`LOG_BYTES`].
+fn log_backend(place: &LogPlace) -> Arc<dyn wal::Backend> {
+    match place {
+        LogPlace::Memory => Arc::new(MemoryLog::new()),
+        LogPlace::Block { path, capacity } => {
+            Arc::new(BlockLog::file(path, capacity.unwrap_or(LOG_BYTES)))
+        }
+    }
+}
