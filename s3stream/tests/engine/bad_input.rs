@@ -1,0 +1,122 @@
+//! Wrong places: each ends in one clear message that names the thing and the remedy, and nothing is overwritten.
+
+use s3stream::{Config, Engine, ErrorKind};
+
+use crate::support::{LONG, Places, fill, small};
+
+#[tokio::test]
+async fn another_log_than_the_registered_one_is_refused_and_named() {
+    let places = Places::new();
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let wal = format!("block:{}/{name}?capacity=16MiB", dir.path().display());
+        Engine::builder()
+            .object_store(places.bucket.clone(), "cluster")
+            .wal(wal)
+            .open()
+    };
+    let engine = open("first").await.unwrap();
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 10, 100).await;
+    let id = stream.id();
+    drop((engine, stream));
+    let error = open("second").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("owes data in log") && text.contains("first"),
+        "{text}"
+    );
+    assert!(!dir.path().join("second").exists(), "nothing was made");
+    // The right one still opens, and one that is missing is not made anew.
+    let engine = open("first").await.unwrap();
+    assert_eq!(engine.open_stream(id).await.unwrap().confirm(), 10);
+    drop(engine);
+    std::fs::remove_file(dir.path().join("first")).unwrap();
+    let error = open("first").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_another_cluster_is_refused_and_left_alone() {
+    let places = Places::new();
+    let engine = places.open().await;
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 10, 100).await;
+    drop(engine);
+    let elsewhere = Places {
+        log: places.log.clone(),
+        ..Places::new()
+    };
+    let error = elsewhere.open_as(0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    assert!(error.to_string().contains("another cluster"), "{error}");
+    let engine = places.open().await;
+    assert_eq!(engine.open_stream(stream.id()).await.unwrap().confirm(), 10);
+}
+
+#[tokio::test]
+async fn every_problem_of_a_configuration_is_named() {
+    let error = Engine::builder()
+        .bucket("memory:")
+        .wal("memory:")
+        .config(Config {
+            uploads_in_flight: 0,
+            staleness_ms: 0,
+            ..small()
+        })
+        .open()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let text = error.to_string();
+    assert!(
+        text.contains("uploads_in_flight") && text.contains("staleness_ms"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn places_that_are_missing_or_unknown_are_refused() {
+    for (bucket, wal) in [
+        (None, Some("memory:")),
+        (Some("memory:"), None),
+        (Some("ftp://x"), Some("memory:")),
+        (Some("memory:?x=1"), Some("memory:")),
+        (Some("memory:"), Some("block:")),
+        (Some("memory:"), Some("object:")),
+        (Some("memory:"), Some("nfs:/x")),
+    ] {
+        let mut builder = Engine::builder();
+        if let Some(bucket) = bucket {
+            builder = builder.bucket(bucket);
+        }
+        if let Some(wal) = wal {
+            builder = builder.wal(wal);
+        }
+        let error = builder.open().await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Invalid,
+            "{bucket:?} {wal:?}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = format!("file://{}/bucket", dir.path().display());
+    let wal = format!("block:{}/wal?capacity=16MiB", dir.path().display());
+    let open = || Engine::builder().bucket(&bucket).wal(&wal).open();
+    let engine = open().await.unwrap();
+    let error = open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    assert!(error.to_string().contains("in use"), "{error}");
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 5, 100).await;
+    engine.close(LONG).await.unwrap();
+    drop(engine);
+    let engine = open().await.unwrap();
+    assert_eq!(engine.open_stream(stream.id()).await.unwrap().confirm(), 5);
+}

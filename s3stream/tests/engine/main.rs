@@ -1,0 +1,10 @@
+//! The engine as its users see it, on real parts: block log files, directories as buckets, memory.
+
+mod support;
+
+mod append;
+mod bad_input;
+mod cleanup;
+mod lifecycle;
+mod limits;
+mod log_failure;
