@@ -218,6 +218,18 @@ impl Backend for BlockLog {
         let scan = scan(&mut walk, superblock, state).await?;
         let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
         let start = start_after(superblock, &scan.ends, &trims);
+        if start.saturating_sub(superblock.tail) > superblock.ring.capacity() {
+            let what = format!(
+                "{}: the next epoch would begin there, more than the ring of {} bytes above the tail {}",
+                device.name(),
+                superblock.ring.capacity(),
+                superblock.tail
+            );
+            return Err(Error::Corrupt {
+                position: Position::new(start),
+                what,
+            });
+        }
         let limits = self.config.limits(superblock.ring);
         let granted = (state.epoch, start);
         Ok(Box::new(BlockReplay::new(

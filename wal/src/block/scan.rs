@@ -252,7 +252,8 @@ async fn first_frame(
     trim: u64,
 ) -> Result<u64, Error> {
     let after = block_ceil(trim);
-    let lowest = after.saturating_sub(superblock.window.max(BLOCK));
+    // A window need not be whole blocks: it follows from settings in bytes.
+    let lowest = block_floor(after.saturating_sub(superblock.window.max(BLOCK)));
     let mut at = block_floor(trim);
     loop {
         walk.reader.look_back(at, lowest).await?;
