@@ -23,11 +23,11 @@ fn new_state() -> LogState {
 /// Opens, begins the granted epoch, appends records until `count` are in, and crashes.
 fn life(device: &MemoryDevice, config: &Config, state: &mut LogState, count: usize) {
     let log = BlockLog::on(Arc::new(device.clone())).with_config(config.clone());
-    let replay = device.drive(log.open(state)).unwrap();
+    let replay = device.drive(log.open(state)).expect("a sound log");
     state.begin(replay.ends(), replay.start_position());
-    let log = device.drive(replay.start(Hear::new())).unwrap();
+    let log = device.drive(replay.start(Hear::new())).expect("a start");
     for _ in 0..count {
-        log.append(&[&[7; 3_000]]).unwrap();
+        log.append(&[&[7; 3_000]]).expect("room");
         while device.waiting() > 0 {
             device.complete(0);
         }
