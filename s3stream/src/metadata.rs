@@ -170,3 +170,6 @@ impl Metadata {
         stopped.unwrap_or_else(|| Error::closed("metadata closed"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,13 +199,17 @@ impl Driver {
         self.life = None;
         let body = Body::Register(registration.clone());
         let settled = |state: &State| state.registration_outcome(&registration);
-        match self.append_until(body, settled).await? {
+        let (outcome, sent) = self.append_until(body, settled).await?;
+        match outcome {
             Outcome::Registered(registered) => {
                 self.life = Some(Life {
                     node: registration.node,
                     epoch: registered.epoch,
                     sequence: 0,
                 });
+                if let Some(sent) = sent {
+                    self.mark_current(sent);
+                }
                 Ok(registered)
             }
             Outcome::Refused(refusal) => Err(Error::invalid("the registration was refused")
@@ -273,7 +277,8 @@ impl Driver {
             commands,
         });
         let settled = |state: &State| state.outcome_of(life.node, life.epoch, sequence);
-        match self.append_until(body, settled).await? {
+        let (outcome, _) = self.append_until(body, settled).await?;
+        match outcome {
             Outcome::Answers(answers) if answers.len() == count => {
                 self.life = Some(Life { sequence, ..life });
                 Ok(answers)
@@ -289,14 +294,15 @@ impl Driver {
         }
     }
 
-    /// Appends `body` behind whatever others append, until the state knows its outcome. The body stays the same over all tries, so
-    /// that the state tells a repetition (M5).
+    /// Appends `body` behind whatever others append, until the state knows its outcome, and tells when the try that showed it was
+    /// sent. The body stays the same over all tries, so that the state tells a repetition (M5).
     async fn append_until(
         &mut self,
         body: Body,
         settled: impl Fn(&State) -> Option<Outcome> + Send,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, Option<Duration>)> {
         let mut wait = RACE_WAIT;
+        let mut last_sent = None;
         let mut entry = Entry {
             index: 0,
             previous: Tip::default().hash,
@@ -306,7 +312,7 @@ impl Driver {
             let tip = {
                 let state = self.shared.state.read();
                 if let Some(outcome) = settled(&state) {
-                    return Ok(outcome);
+                    return Ok((outcome, last_sent));
                 }
                 state.tip()
             };
@@ -314,6 +320,7 @@ impl Driver {
             entry.previous = tip.hash;
             let encoded = entry.encode();
             let sent = self.shared.clock.now();
+            last_sent = Some(sent);
             let news = self.sequencer.append(&encoded).await;
             let outcome = match news {
                 // This very entry's outcome: also a refusal that leaves no trace in the state.
@@ -322,7 +329,7 @@ impl Driver {
             };
             self.mark_current(sent);
             if let Some(outcome) = outcome {
-                return Ok(outcome);
+                return Ok((outcome, last_sent));
             }
             if settled(&self.shared.state.read()).is_none() {
                 // Another's entry came first: let the others through, more the more there are.

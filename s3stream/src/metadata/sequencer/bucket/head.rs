@@ -54,7 +54,8 @@ wire_struct!(Head {
 pub(super) struct ObjectRef {
     pub(super) name: String,
     pub(super) len: u64,
-    pub(super) crc: u32,
+    /// crc32c of the whole object, big-endian.
+    pub(super) crc: [u8; 4],
 }
 wire_struct!(ObjectRef { name, len, crc });
 
@@ -63,21 +64,24 @@ impl ObjectRef {
         Self {
             name,
             len: bytes.len() as u64,
-            crc: crc32c::crc32c(bytes),
+            crc: crc32c::crc32c(bytes).to_be_bytes(),
         }
     }
 
     pub(super) fn check(&self, bytes: &[u8]) -> Result<()> {
-        let (len, crc) = (bytes.len() as u64, crc32c::crc32c(bytes));
-        if (len, crc) == (self.len, self.crc) {
+        let found = Self::of(self.name.clone(), bytes);
+        if found == *self {
             return Ok(());
         }
         Err(Error::corrupt("metadata object")
             .with("name", &self.name)
-            .with("len", len)
+            .with("len", found.len)
             .with("expected len", self.len)
-            .with("crc", format_args!("{crc:08x}"))
-            .with("expected crc", format_args!("{:08x}", self.crc)))
+            .with("crc", format_args!("{:08x}", u32::from_be_bytes(found.crc)))
+            .with(
+                "expected crc",
+                format_args!("{:08x}", u32::from_be_bytes(self.crc)),
+            ))
     }
 }
 
