@@ -9,6 +9,7 @@ pub mod metadata_entry;
 pub mod metadata_snapshot;
 pub mod object;
 pub mod record_batch;
+pub mod wal_replay;
 
 /// A target: its name, what it does, and inputs to start from.
 pub struct Target {
@@ -42,6 +43,11 @@ pub const TARGETS: &[Target] = &[
         run: record_batch::run,
         seeds: record_batch::seeds,
     },
+    Target {
+        name: "wal_replay",
+        run: wal_replay::run,
+        seeds: wal_replay::seeds,
+    },
 ];
 
 #[cfg(test)]
@@ -54,10 +60,10 @@ mod tests {
             let seeds = (target.seeds)();
             assert!(!seeds.is_empty(), "{}", target.name);
             for seed in seeds {
-                for len in 0..=seed.len().min(600) {
+                for len in 0..=seed.len().min(400) {
                     (target.run)(&seed[..len]);
                 }
-                for at in 0..seed.len().min(2_000) {
+                for at in 0..seed.len().min(1_000) {
                     let mut flipped = seed.clone();
                     flipped[at] ^= 1 << (at % 8);
                     (target.run)(&flipped);
