@@ -1,0 +1,419 @@
+//! A log over streams: appends go through the active slice, and the list of segments is kept by small edits.
+//!
+//! `start <= confirm <= next`, as for a stream (S2, S3). The list lives in the meta stream: one record per change, so a
+//! change of several segments happens at once; now and then the whole list is written and what came before is trimmed.
+//! An edit that others must not see undone (a trim, a replacement, a jump of offsets) takes effect when it is durable;
+//! one that only concerns the next append takes effect when it is queued, because both streams share one log and its
+//! order. When that log is reopened the segment log stops: its view may be ahead of what is kept. Open it again.
+//! It does not compress, index or interpret records, and it has no tasks of its own: call [`SegmentLog::maintain`].
+
+mod checkpoint;
+mod open;
+mod read;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::ops::{Range, RangeTo};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub use read::{FetchedLog, LogRecord};
+
+use super::Segment;
+use super::edit::{self, Edit};
+use super::list::SegmentList;
+use crate::{Append, Error, Result, Stream, StreamEpoch, StreamId};
+
+/// Where a segment log is: `start <= confirm <= next`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogBounds {
+    /// The first offset that can be read.
+    pub start: u64,
+    /// One past the last offset that is durable and readable.
+    pub confirm: u64,
+    /// The offset that the next append will get.
+    pub next: u64,
+}
+
+/// A log of segments; see the module.
+pub struct SegmentLog {
+    data: Stream,
+    meta: Stream,
+    epoch: StreamEpoch,
+    state: Mutex<State>,
+    /// Edits that take effect when durable are made one at a time.
+    exclusive: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    list: SegmentList,
+    /// Other streams of the group that slices may name.
+    others: BTreeMap<StreamId, Stream>,
+    /// Edits in the meta stream that take effect when it is durable up to the offset beside them.
+    pending: VecDeque<(u64, Edit)>,
+    /// What is known to be durable whatever the data stream says: its slices may have been replaced.
+    confirm_floor: u64,
+    /// A jump of offsets is pending; appends would not know where they go.
+    jumping: bool,
+    /// Edits since the last checkpoint.
+    edits: u64,
+    /// Where the last durable checkpoint begins in the meta stream.
+    checkpoint: Option<u64>,
+    stopped: Option<Error>,
+}
+
+impl SegmentLog {
+    /// Makes another stream of the group known, so that slices of it can be read and trimmed.
+    pub fn attach(&self, stream: Stream) {
+        self.state.lock().others.insert(stream.id(), stream);
+    }
+
+    /// Where the log is, at one moment.
+    pub fn bounds(&self) -> LogBounds {
+        let state = self.settled();
+        let confirm = self.confirm_of(&state);
+        LogBounds {
+            start: state.list.start(),
+            confirm,
+            next: self.next_of(&state.list).max(confirm),
+        }
+    }
+
+    /// The segments, oldest first; the last may be active.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.settled().list.segments().to_vec()
+    }
+
+    /// Where the active segment begins.
+    pub fn active_base(&self) -> Option<u64> {
+        let state = self.settled();
+        let last = state.list.segments().last()?;
+        (!last.is_sealed()).then_some(last.base)
+    }
+
+    /// How many segments there are.
+    pub fn segment_count(&self) -> usize {
+        self.settled().list.segments().len()
+    }
+
+    /// The notes to the active segment, oldest first.
+    pub fn annotations(&self) -> Vec<Bytes> {
+        self.settled().list.annotations().to_vec()
+    }
+
+    /// The error that every call answers once the log below was reopened or closed; `None` while all is well.
+    pub fn stopped(&self) -> Option<Error> {
+        self.settled().stopped.clone()
+    }
+
+    /// Appends one record of `count` offsets at `at`, which must be the next offset. Begins a segment if none is active.
+    ///
+    /// Queued when it returns, as [`Stream::append`]; the future resolves to offsets of the data stream.
+    ///
+    /// # Errors
+    /// As [`Stream::append`]; `Invalid` also when `at` is not the next offset.
+    pub fn append(&self, at: u64, count: u64, payload: &[&[u8]]) -> Result<Append> {
+        let mut state = self.usable()?;
+        if state.jumping {
+            return Err(Error::unavailable(
+                "a segment is being begun at a later offset",
+            ));
+        }
+        if at != self.next_of(&state.list) {
+            return Err(Error::invalid("not the next offset of the log")
+                .with("at", at)
+                .with("next", self.next_of(&state.list)));
+        }
+        if state.list.active_slice().is_none() {
+            let begin = self.begin_edit(at);
+            let _order_is_enough = self.edit_now(&mut state, vec![begin])?;
+        }
+        let append = self.data.append(count, payload)?;
+        let mapped = state
+            .list
+            .active_slice()
+            .is_some_and(|slice| slice.log_offset(append.offsets().start) == at);
+        if !mapped || self.data.epoch() != self.epoch {
+            let error = Error::unavailable("the stream moved under the log").with("at", at);
+            return Err(state.stop(error).ambiguous());
+        }
+        Ok(append)
+    }
+
+    /// Notes `note` to the active segment: at most [`ANNOTATION_BYTES_MAX`](super::ANNOTATION_BYTES_MAX) bytes, kept
+    /// until the segment is sealed.
+    ///
+    /// # Errors
+    /// As [`Stream::append`]; `Invalid` also without an active segment or past
+    /// [`ANNOTATIONS_MAX`](super::ANNOTATIONS_MAX).
+    pub fn annotate(&self, note: Bytes) -> Result<Append> {
+        self.edit_now(&mut *self.usable()?, vec![Edit::Annotate { note }])
+    }
+
+    /// Seals the active segment with `attributes` and begins the next at its end, in one edit. An empty segment is
+    /// begun anew.
+    ///
+    /// # Errors
+    /// As [`Stream::append`]; `Invalid` also without an active segment.
+    pub fn roll(&self, attributes: Bytes) -> Result<Append> {
+        let mut state = self.usable()?;
+        let end = self.next_of(&state.list);
+        let edits = vec![Edit::Seal { end, attributes }, self.begin_edit(end)];
+        self.edit_now(&mut state, edits)
+    }
+
+    /// Seals the active segment; the next append, or [`Self::begin`], starts another. An empty one just goes.
+    ///
+    /// # Errors
+    /// As [`Stream::append`]; `Invalid` also without an active segment.
+    pub fn seal(&self, attributes: Bytes) -> Result<Append> {
+        let mut state = self.usable()?;
+        let end = self.next_of(&state.list);
+        self.edit_now(&mut state, vec![Edit::Seal { end, attributes }])
+    }
+
+    /// Begins a segment at `base`, at or past the next offset; what lies between stays empty for ever.
+    ///
+    /// # Errors
+    /// `Invalid`: a segment is active, or `base` is below the end. Else as [`Stream::append`].
+    pub async fn begin(&self, base: u64) -> Result<()> {
+        let _exclusive = self.exclusive.lock().await;
+        let durable = {
+            let mut state = self.usable()?;
+            let durable = self.edit_when_durable(&mut state, self.begin_edit(base))?;
+            state.jumping = true;
+            durable
+        };
+        self.kept(durable).await
+    }
+
+    /// Moves the start to the bound and gives up segments that lie below it. The active one stays, and a segment that
+    /// the bound lies in is only hidden up to it. Kept when this returns.
+    ///
+    /// # Errors
+    /// `OutOfRange`: the bound is past `confirm`. Else as [`Stream::append`] and [`Stream::trim`].
+    pub async fn trim_front(&self, below: RangeTo<u64>) -> Result<()> {
+        let _exclusive = self.exclusive.lock().await;
+        let start = below.end;
+        let (durable, before) = {
+            let mut state = self.usable()?;
+            let confirm = self.confirm_of(&state);
+            if start > confirm {
+                return Err(out_of_range(start, state.list.start(), confirm));
+            }
+            let before = state.list.closed_ends();
+            let durable = if start > state.list.start() {
+                Some(self.edit_when_durable(&mut state, Edit::Trim { start })?)
+            } else {
+                None
+            };
+            (durable, before)
+        };
+        if let Some(durable) = durable {
+            self.kept(durable).await?;
+        }
+        self.trim_streams(before).await
+    }
+
+    /// Replaces the sealed segments that make up exactly `run` by `with`, in one step. Readers see all of it or
+    /// nothing; offsets do not move. Every stream that `with` names must be the data stream or attached.
+    ///
+    /// # Errors
+    /// `Invalid`: `run` is not made of whole sealed segments, or `with` does not fit in it. Else as [`Stream::append`].
+    pub async fn replace(&self, run: Range<u64>, with: Vec<Segment>) -> Result<()> {
+        let _exclusive = self.exclusive.lock().await;
+        let (durable, before) = {
+            let mut state = self.usable()?;
+            let confirm = self.confirm_of(&state);
+            if run.end > confirm {
+                return Err(out_of_range(run.end, state.list.start(), confirm));
+            }
+            state.confirm_floor = state.confirm_floor.max(run.end);
+            let unknown = with
+                .iter()
+                .flat_map(|segment| &segment.slices)
+                .find(|slice| self.stream_of(&state, slice.stream).is_none());
+            if let Some(slice) = unknown {
+                return Err(Error::invalid("a slice of a stream that is not attached")
+                    .with("stream", slice.stream));
+            }
+            let before = state.list.closed_ends();
+            let segments = with;
+            let edit = Edit::Replace { run, segments };
+            (self.edit_when_durable(&mut state, edit)?, before)
+        };
+        self.kept(durable).await?;
+        self.trim_streams(before).await
+    }
+
+    fn begin_edit(&self, base: u64) -> Edit {
+        Edit::Begin {
+            base,
+            stream: self.data.id(),
+            start: self.data.next(),
+        }
+    }
+
+    /// Queues edits and applies them at once: for those that matter only to what is appended after them.
+    fn edit_now(&self, state: &mut State, edits: Vec<Edit>) -> Result<Append> {
+        let mut list = state.list.clone();
+        for edit in &edits {
+            list.apply(edit)?;
+        }
+        let append = self.meta.append(1, &[&edit::encode(&edits)])?;
+        state.list = list;
+        state.edits += edits.len() as u64;
+        Ok(append)
+    }
+
+    /// Queues an edit that takes effect once it is durable, whether or not the caller is still there.
+    fn edit_when_durable(&self, state: &mut State, edit: Edit) -> Result<Append> {
+        // An edit whose caller went away may still be in flight; this one builds on it.
+        let mut list = state.list.clone();
+        for (_, pending) in &state.pending {
+            list.apply(pending)?;
+        }
+        list.apply(&edit)?;
+        let append = self
+            .meta
+            .append(1, &[&edit::encode(std::slice::from_ref(&edit))])?;
+        state.pending.push_back((append.offsets().end, edit));
+        state.edits += 1;
+        Ok(append)
+    }
+
+    /// Waits for an edit to be durable; then it is in effect.
+    async fn kept(&self, durable: impl Future<Output = Result<Range<u64>>>) -> Result<()> {
+        let outcome = durable.await;
+        let mut state = self.settled();
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                state.stop(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up what no slice shows any more, of the data stream and of those that slices named before. A stream that
+    /// is being filled for a replacement to come is not named yet, and what was never named is not touched.
+    async fn trim_streams(&self, mut before: BTreeMap<StreamId, u64>) -> Result<()> {
+        before.entry(self.data.id()).or_insert(0);
+        let bounds: Vec<(Stream, u64)> = {
+            let state = self.usable()?;
+            before
+                .into_iter()
+                .filter_map(|(id, end)| {
+                    let stream = self.stream_of(&state, id)?;
+                    let bound = state.list.lowest_offset_of(id).unwrap_or(end);
+                    let bound = bound.min(stream.confirm());
+                    (bound > stream.start()).then_some((stream, bound))
+                })
+                .collect()
+        };
+        for (stream, bound) in bounds {
+            stream.trim(..bound).await?;
+        }
+        Ok(())
+    }
+
+    fn stream_of(&self, state: &State, id: StreamId) -> Option<Stream> {
+        if id == self.data.id() {
+            return Some(self.data.clone());
+        }
+        state.others.get(&id).cloned()
+    }
+
+    fn next_of(&self, list: &SegmentList) -> u64 {
+        match list.active_slice() {
+            Some(slice) => slice.log_offset(self.data.next().max(slice.start)),
+            None => list.sealed_end(),
+        }
+    }
+
+    fn confirm_of(&self, state: &State) -> u64 {
+        let list = &state.list;
+        let confirm = self.data.confirm();
+        // From the end: the newest slice that begins at or below what is durable.
+        let newest = list
+            .segments()
+            .iter()
+            .rev()
+            .flat_map(|segment| segment.slices.iter().rev())
+            .find(|slice| slice.stream == self.data.id() && slice.start <= confirm);
+        let durable = match newest {
+            Some(slice) => slice.log_offset(confirm.min(slice.end.unwrap_or(confirm))),
+            None => list.start(),
+        };
+        durable.max(list.start()).max(state.confirm_floor)
+    }
+
+    fn usable(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.settled();
+        match &state.stopped {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
+    }
+
+    /// The state with every durable edit in effect.
+    fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        // In this order: a confirm that belongs to a later epoch is told by the epoch.
+        let confirm = self.meta.confirm();
+        if self.meta.epoch() != self.epoch || self.data.epoch() != self.epoch {
+            let error = Error::unavailable("the log below was reopened")
+                .with("epoch", self.epoch)
+                .with("now", self.meta.epoch());
+            state.stop(error);
+            return state;
+        }
+        while state
+            .pending
+            .front()
+            .is_some_and(|(end, _)| *end <= confirm)
+        {
+            let Some((_, edit)) = state.pending.pop_front() else {
+                break;
+            };
+            if let Edit::Begin { base, .. } = edit {
+                // What was appended before the jump comes before it in the log, so it is durable as well.
+                state.confirm_floor = state.confirm_floor.max(base);
+                state.jumping = false;
+            }
+            if let Err(error) = state.list.apply(&edit) {
+                state.stop(
+                    Error::internal("an edit that was checked does not apply").caused_by(error),
+                );
+            }
+        }
+        state
+    }
+}
+
+impl State {
+    /// Stops the log with the first error, and gives that.
+    fn stop(&mut self, error: Error) -> Error {
+        self.stopped.get_or_insert(error).clone()
+    }
+}
+
+impl fmt::Debug for SegmentLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentLog")
+            .field("data", &self.data.id())
+            .field("meta", &self.meta.id())
+            .field("segments", &self.segment_count())
+            .finish()
+    }
+}
+
+fn out_of_range(offset: u64, start: u64, confirm: u64) -> Error {
+    Error::out_of_range("no such offset in the log")
+        .with("offset", offset)
+        .with("start", start)
+        .with("confirm", confirm)
+}

@@ -1,0 +1,159 @@
+//! Reading a segment log: a log offset is mapped to the stream of its slice, and the records back.
+//!
+//! One fetch reads one slice; a reader goes on where it ended. Nothing at or past `confirm` is read (S3).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{SegmentLog, out_of_range};
+use crate::segment::Slice;
+use crate::segment::list::SegmentList;
+use crate::{Error, ErrorKind, Result, Stream};
+
+/// A record of a segment log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogRecord {
+    /// The log offsets it occupies; never empty.
+    pub offsets: Range<u64>,
+    /// What was appended.
+    pub payload: Bytes,
+}
+
+/// What a fetch of a segment log found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchedLog {
+    /// Whole records in offset order; the first holds the offset asked for or is the next there is. They are
+    /// contiguous. Empty at `confirm`.
+    pub records: Vec<LogRecord>,
+    /// The end of what is durable, when the fetch began.
+    pub confirm: u64,
+}
+
+impl SegmentLog {
+    /// Whole records from the one that holds `from`, or the next there is, up to about `bytes_max` bytes; the first
+    /// whatever its size. May stop short at the end of a slice. Answers at once with no records at `confirm`.
+    ///
+    /// # Errors
+    /// `OutOfRange`: `from` is below `start` or past `confirm`. Else as [`Stream::fetch`].
+    pub async fn fetch(&self, from: u64, bytes_max: usize) -> Result<FetchedLog> {
+        self.fetch_from(from, bytes_max, SegmentList::start).await
+    }
+
+    /// As [`Self::fetch`], but also what is hidden below `start` in the first segment, which is kept whole. For an
+    /// owner that takes stock of its segments; readers have no business there.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`], with the base of the first segment as the lower bound.
+    pub async fn fetch_kept(&self, from: u64, bytes_max: usize) -> Result<FetchedLog> {
+        let lowest = |list: &SegmentList| {
+            let first = list.segments().first();
+            first.map_or(list.start(), |first| first.base.min(list.start()))
+        };
+        self.fetch_from(from, bytes_max, lowest).await
+    }
+
+    async fn fetch_from(
+        &self,
+        from: u64,
+        bytes_max: usize,
+        lowest: impl Fn(&SegmentList) -> u64,
+    ) -> Result<FetchedLog> {
+        let mut at = from;
+        let confirm = self.usable().map(|state| self.confirm_of(&state))?;
+        loop {
+            let (slice, stream) = {
+                let state = self.usable()?;
+                if at < lowest(&state.list) || at > confirm {
+                    return Err(out_of_range(from, lowest(&state.list), confirm));
+                }
+                let slice = state.list.slice_at(at).cloned();
+                let Some(slice) = slice.filter(|slice| at < confirm && slice.base < confirm) else {
+                    return Ok(FetchedLog {
+                        records: Vec::new(),
+                        confirm,
+                    });
+                };
+                let stream = self.stream_of(&state, slice.stream).ok_or_else(|| {
+                    Error::invalid("a slice of a stream that is not attached")
+                        .with("stream", slice.stream)
+                })?;
+                (slice, stream)
+            };
+            match read_slice(&slice, &stream, at, bytes_max).await {
+                Ok(records) if records.is_empty() => {
+                    // The rest of the slice holds nothing, which only a damaged window can cause.
+                    at = slice.log_end().filter(|end| *end > at).ok_or_else(|| {
+                        Error::corrupt("no record where a slice has one").with("offset", at)
+                    })?;
+                }
+                Ok(records) => return Ok(FetchedLog { records, confirm }),
+                Err(error) => {
+                    // A trim may have overtaken the read; then the offset is out of range here too.
+                    let lowest = lowest(&self.usable()?.list);
+                    if error.kind() == ErrorKind::OutOfRange && from < lowest {
+                        return Err(out_of_range(from, lowest, confirm));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Waits until `confirm` is beyond `offset`, and returns it.
+    ///
+    /// # Errors
+    /// `Closed`, `Fenced`, `NotFound` when the stream is over. When the log below is reopened this may wait until
+    /// something is appended; [`Self::stopped`] tells.
+    pub async fn wait_confirm(&self, offset: u64) -> Result<u64> {
+        loop {
+            let (confirm, waiting_for) = {
+                let state = self.usable()?;
+                (self.confirm_of(&state), self.data.confirm())
+            };
+            if confirm > offset {
+                return Ok(confirm);
+            }
+            self.data.wait_confirm(waiting_for).await?;
+        }
+    }
+
+    /// Waits until everything that was appended before the call is durable.
+    ///
+    /// # Errors
+    /// As [`Self::wait_confirm`].
+    pub async fn flushed(&self) -> Result<()> {
+        let next = self.usable().map(|_state| self.data.next())?;
+        match next.checked_sub(1) {
+            Some(last) => self.data.wait_confirm(last).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The records of a slice from log offset `from` on, as log records.
+async fn read_slice(
+    slice: &Slice,
+    stream: &Stream,
+    from: u64,
+    bytes_max: usize,
+) -> Result<Vec<LogRecord>> {
+    let at = slice.stream_offset(from.max(slice.base));
+    let fetched = stream.fetch(at, bytes_max).await?;
+    let mut records = Vec::with_capacity(fetched.records.len());
+    for record in fetched.records {
+        if record.offsets.start < slice.start {
+            return Err(Error::corrupt("a slice begins within a record")
+                .with("slice", slice.start)
+                .with("record", record.offsets.start));
+        }
+        if slice.end.is_some_and(|end| record.offsets.end > end) {
+            break;
+        }
+        records.push(LogRecord {
+            offsets: slice.log_offset(record.offsets.start)..slice.log_offset(record.offsets.end),
+            payload: record.payload,
+        });
+    }
+    Ok(records)
+}

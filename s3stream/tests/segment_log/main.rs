@@ -1,0 +1,299 @@
+//! A segment log on real streams: what it promises, one behaviour at a time, and against a model.
+
+#![allow(clippy::unwrap_used)]
+
+mod model;
+mod world;
+
+use bytes::Bytes;
+use s3stream::ErrorKind;
+use s3stream::segment::{LogBounds, LogRecord, Segment, SegmentLog, Slice};
+use world::World;
+
+async fn open(world: &World) -> SegmentLog {
+    let mut streams = world.streams().await;
+    streams.truncate(2);
+    let meta = streams.pop().unwrap();
+    let data = streams.pop().unwrap();
+    SegmentLog::open(data, meta).await.unwrap()
+}
+
+/// Appends one record and waits for it.
+async fn put(log: &SegmentLog, count: u64, payload: &str) {
+    let at = log.bounds().next;
+    log.append(at, count, &[payload.as_bytes()])
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+async fn read_all(log: &SegmentLog) -> Vec<(u64, String)> {
+    let LogBounds { start, confirm, .. } = log.bounds();
+    let mut at = start;
+    let mut out = Vec::new();
+    while at < confirm {
+        let fetched = log.fetch(at, 64).await.unwrap();
+        let Some(last) = fetched.records.last() else {
+            break;
+        };
+        at = last.offsets.end;
+        out.extend(fetched.records.iter().map(text));
+    }
+    out
+}
+
+fn text(record: &LogRecord) -> (u64, String) {
+    (
+        record.offsets.start,
+        String::from_utf8(record.payload.to_vec()).unwrap(),
+    )
+}
+
+fn bases(log: &SegmentLog) -> Vec<(u64, Option<u64>)> {
+    log.segments()
+        .iter()
+        .map(|segment| (segment.base, segment.end))
+        .collect()
+}
+
+fn expected(pairs: &[(u64, &str)]) -> Vec<(u64, String)> {
+    pairs
+        .iter()
+        .map(|(offset, text)| (*offset, text.to_string()))
+        .collect()
+}
+
+#[tokio::test]
+async fn appends_roll_and_are_read_over_segment_bounds() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    assert_eq!((log.bounds().next, log.segment_count()), (0, 0));
+    put(&log, 2, "a").await;
+    log.roll(Bytes::from_static(b"first"))
+        .unwrap()
+        .await
+        .unwrap();
+    put(&log, 1, "b").await;
+    assert_eq!(bases(&log), [(0, Some(2)), (2, None)]);
+    assert_eq!(read_all(&log).await, expected(&[(0, "a"), (2, "b")]));
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(bases(&log), [(0, Some(2)), (2, None)]);
+    assert_eq!(log.segments()[0].attributes, "first");
+    assert_eq!(read_all(&log).await, expected(&[(0, "a"), (2, "b")]));
+}
+
+#[tokio::test]
+async fn an_append_at_another_offset_than_the_next_is_refused() {
+    let world = World::new(2).await;
+    let log = open(&world).await;
+    put(&log, 3, "a").await;
+    for at in [0, 2, 4] {
+        let error = log.append(at, 1, &[b"x"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{at}");
+    }
+    put(&log, 1, "b").await;
+}
+
+#[tokio::test]
+async fn a_log_can_begin_at_a_later_offset_and_jump() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    log.begin(100).await.unwrap();
+    assert_eq!(log.bounds().start, 100);
+    put(&log, 2, "a").await;
+    assert_eq!(log.begin(200).await.unwrap_err().kind(), ErrorKind::Invalid);
+    log.seal(Bytes::new()).unwrap().await.unwrap();
+    assert_eq!(log.begin(101).await.unwrap_err().kind(), ErrorKind::Invalid);
+    log.begin(200).await.unwrap();
+    let bounds = log.bounds();
+    assert_eq!((bounds.confirm, bounds.next), (200, 200));
+    put(&log, 1, "b").await;
+    // In the gap, the next record answers.
+    let fetched = log.fetch(150, 1).await.unwrap();
+    assert_eq!(fetched.records[0].offsets, 200..201);
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(read_all(&log).await, expected(&[(100, "a"), (200, "b")]));
+    assert_eq!(bases(&log), [(100, Some(102)), (200, None)]);
+}
+
+#[tokio::test]
+async fn trimming_the_front_drops_whole_segments_and_their_records() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    for text in ["a", "b", "c"] {
+        put(&log, 10, text).await;
+        log.roll(Bytes::new()).unwrap().await.unwrap();
+    }
+    put(&log, 10, "d").await;
+    assert_eq!(
+        log.trim_front(..41).await.unwrap_err().kind(),
+        ErrorKind::OutOfRange
+    );
+    log.trim_front(..25).await.unwrap();
+    assert_eq!(log.bounds().start, 25);
+    assert_eq!(bases(&log), [(20, Some(30)), (30, None)]);
+    assert_eq!(world.streams().await[0].start(), 20);
+    assert_eq!(
+        log.fetch(24, 1).await.unwrap_err().kind(),
+        ErrorKind::OutOfRange
+    );
+    // Hidden, but kept with its segment.
+    let kept = log.fetch_kept(20, 1).await.unwrap();
+    assert_eq!(kept.records[0].offsets, 20..30);
+    assert!(log.fetch_kept(19, 1).await.is_err());
+    // The record that holds the start is whole.
+    assert_eq!(log.fetch(25, 1).await.unwrap().records[0].offsets, 20..30);
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(log.bounds().start, 25);
+    assert_eq!(bases(&log), [(20, Some(30)), (30, None)]);
+}
+
+#[tokio::test]
+async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
+    let mut world = World::new(3).await;
+    let log = open(&world).await;
+    for text in ["a", "b"] {
+        put(&log, 10, text).await;
+        log.roll(Bytes::new()).unwrap().await.unwrap();
+    }
+    put(&log, 10, "c").await;
+    let other = world.streams().await.pop().unwrap();
+    other.append(15, &[b"ab"]).unwrap().await.unwrap();
+    let compacted = Segment {
+        base: 0,
+        end: Some(20),
+        slices: vec![Slice {
+            stream: other.id(),
+            start: 0,
+            end: Some(15),
+            base: 3,
+        }],
+        attributes: Bytes::from_static(b"compacted"),
+    };
+    let refused = log
+        .replace(0..20, vec![compacted.clone()])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "not attached");
+    log.attach(other);
+    let refused = log.replace(0..30, vec![]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "the active segment");
+    log.replace(0..20, vec![compacted]).await.unwrap();
+    assert_eq!(read_all(&log).await, expected(&[(3, "ab"), (20, "c")]));
+    assert_eq!(world.streams().await[0].start(), 20);
+
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(
+        log.fetch(0, 1).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    log.attach(world.streams().await.pop().unwrap());
+    assert_eq!(read_all(&log).await, expected(&[(3, "ab"), (20, "c")]));
+    log.trim_front(..20).await.unwrap();
+    assert_eq!(world.streams().await[2].start(), 15);
+}
+
+#[tokio::test]
+async fn annotations_last_until_the_segment_is_sealed() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    assert!(log.annotate(Bytes::from_static(b"x")).is_err());
+    put(&log, 1, "a").await;
+    log.annotate(Bytes::from_static(b"one"))
+        .unwrap()
+        .await
+        .unwrap();
+    log.annotate(Bytes::from_static(b"two"))
+        .unwrap()
+        .await
+        .unwrap();
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(log.annotations(), ["one", "two"]);
+    log.roll(Bytes::new()).unwrap().await.unwrap();
+    assert!(log.annotations().is_empty());
+}
+
+#[tokio::test]
+async fn the_meta_stream_stays_short_however_many_edits_there_were() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    for _ in 0..40 {
+        for _ in 0..20 {
+            put(&log, 1, "a").await;
+            log.roll(Bytes::from(vec![7; 200])).unwrap().await.unwrap();
+        }
+        log.trim_front(..log.bounds().confirm - 5).await.unwrap();
+        log.maintain().await.unwrap();
+    }
+    let streams = world.streams().await;
+    let kept = streams[1].next() - streams[1].start();
+    assert!(
+        kept < 200,
+        "{kept} records are kept of {}",
+        streams[1].next()
+    );
+    let before = bases(&log);
+    world.crash(false).await;
+    assert_eq!(bases(&open(&world).await), before);
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_many_segments_is_written_in_parts() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    let attributes = Bytes::from(vec![7; 16 * 1024]);
+    for _ in 0..80 {
+        put(&log, 1, "a").await;
+        log.roll(attributes.clone()).unwrap().await.unwrap();
+    }
+    let before = world.streams().await[1].next();
+    log.maintain().await.unwrap();
+    let meta = world.streams().await[1].clone();
+    assert!(meta.next() - before > 5, "{} parts", meta.next() - before);
+    assert_eq!(meta.start(), before);
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(log.segment_count(), 81);
+    assert_eq!(log.segments()[79].attributes, attributes);
+}
+
+#[tokio::test]
+async fn an_edit_whose_caller_went_away_still_takes_effect() {
+    let world = World::new(2).await;
+    let log = open(&world).await;
+    for text in ["a", "b"] {
+        put(&log, 10, text).await;
+        log.roll(Bytes::new()).unwrap().await.unwrap();
+    }
+    {
+        // Polled once, so that the edit is queued, and dropped.
+        let mut trim = Box::pin(log.trim_front(..10));
+        let _ = futures::poll!(trim.as_mut());
+    }
+    log.flushed().await.unwrap();
+    log.trim_front(..15).await.unwrap();
+    assert_eq!(bases(&log), [(10, Some(20)), (20, None)]);
+}
+
+#[tokio::test]
+async fn a_log_whose_streams_were_reopened_stops() {
+    let world = World::new(2).await;
+    let log = open(&world).await;
+    put(&log, 1, "a").await;
+    assert!(log.stopped().is_none());
+    world.lose_log().await;
+    let reopened = open(&world).await;
+    put(&reopened, 1, "b").await;
+    assert!(log.stopped().is_some());
+    assert_eq!(
+        log.append(1, 1, &[b"x"]).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert!(log.roll(Bytes::new()).is_err() && log.trim_front(..1).await.is_err());
+    assert_eq!(read_all(&reopened).await, expected(&[(0, "a"), (1, "b")]));
+}
