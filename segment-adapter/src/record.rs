@@ -4,7 +4,7 @@
 //! for an allocation. Keys, values and headers are skipped, not kept. Text is not checked for being UTF-8, as Kafka
 //! does not.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 
 use crate::compress::{Codec, DecodeFault};
@@ -33,18 +33,18 @@ pub(crate) fn walk(
     visit: impl FnMut(u32, RecordHead) -> ControlFlow<()>,
 ) -> Result<(), LogError> {
     let walked = if codec == Codec::None {
-        visit_all(SliceSource { bytes, at: 0 }, count, visit)
+        visit_all(bytes, count, visit)
     } else {
         codec
             .decoder(bytes, decompressed_bytes_max)
             .map_err(Fault::Decode)
             .and_then(|decoder| {
-                let source = ReadSource {
+                let stream = Stream {
                     reader: BufReader::with_capacity(BUFFER_BYTES, decoder),
                     at: 0,
                     max: decompressed_bytes_max,
                 };
-                visit_all(source, count, visit)
+                visit_all(stream, count, visit)
             })
     };
     walked.map_err(|fault| match fault {
@@ -57,14 +57,21 @@ pub(crate) fn walk(
     })
 }
 
+enum Fault {
+    Invalid(&'static str),
+    Decode(DecodeFault),
+}
+
+const ENDS_EARLY: Fault = Fault::Invalid("the batch ends before its last record");
+const RECORD_ENDS: Fault = Fault::Invalid("a record ends within a field");
+
 fn visit_all(
     mut source: impl Source,
     count: i32,
     mut visit: impl FnMut(u32, RecordHead) -> ControlFlow<()>,
 ) -> Result<(), Fault> {
     for index in 0..u32::try_from(count).unwrap_or(0) {
-        let head = read_record(&mut source)?;
-        if visit(index, head).is_break() {
+        if visit(index, source.record()?).is_break() {
             return Ok(());
         }
     }
@@ -75,35 +82,39 @@ fn visit_all(
     }
 }
 
-enum Fault {
-    Invalid(&'static str),
-    Decode(DecodeFault),
+/// Records one after the other: a slice, or a codec's output that is never held whole.
+trait Source {
+    fn record(&mut self) -> Result<RecordHead, Fault>;
+    fn is_at_end(&mut self) -> Result<bool, Fault>;
 }
 
-fn read_record(source: &mut impl Source) -> Result<RecordHead, Fault> {
-    let len = match varint(source, u64::MAX)? {
-        len if len >= 0 => len as u64,
-        _ => return Err(Fault::Invalid("negative record length")),
-    };
-    let end = source.at() + len;
-    source.expect(len)?;
-    let _attributes = byte(source, end)?;
-    let timestamp_delta = varlong(source, end)?;
-    let offset_delta = varint(source, end)?;
-    let has_key = skip_field(source, end, Null::Allowed)?;
-    skip_field(source, end, Null::Allowed)?;
-    let headers = match varint(source, end)? {
+/// Bytes of one record, taken from the front.
+trait Body {
+    fn left(&self) -> u64;
+    fn byte(&mut self) -> Result<u8, Fault>;
+    /// `len` is at most what is left.
+    fn skip(&mut self, len: u64) -> Result<(), Fault>;
+}
+
+/// Reads the fields of a record; there must be nothing behind them.
+fn read_fields(body: &mut impl Body) -> Result<RecordHead, Fault> {
+    let _attributes = body.byte()?;
+    let timestamp_delta = varlong(body)?;
+    let offset_delta = varint(body)?;
+    let has_key = skip_field(body, Null::Allowed)?;
+    skip_field(body, Null::Allowed)?;
+    let headers = match varint(body)? {
         count if count >= 0 => count as u64,
         _ => return Err(Fault::Invalid("negative header count")),
     };
-    if headers > end - source.at() {
+    if headers > body.left() {
         return Err(Fault::Invalid("more headers than bytes"));
     }
     for _ in 0..headers {
-        skip_field(source, end, Null::Refused)?;
-        skip_field(source, end, Null::Allowed)?;
+        skip_field(body, Null::Refused)?;
+        skip_field(body, Null::Allowed)?;
     }
-    if source.at() != end {
+    if body.left() > 0 {
         return Err(Fault::Invalid("record length does not match its fields"));
     }
     Ok(RecordHead {
@@ -120,28 +131,30 @@ enum Null {
 }
 
 /// Skips a field with its length; false if it is null.
-fn skip_field(source: &mut impl Source, end: u64, null: Null) -> Result<bool, Fault> {
-    match varint(source, end)? {
+fn skip_field(body: &mut impl Body, null: Null) -> Result<bool, Fault> {
+    match varint(body)? {
         -1 if null == Null::Allowed => Ok(false),
-        len if len >= 0 && len as u64 <= end - source.at() => {
-            source.skip(len as u64)?;
+        len if len >= 0 && len as u64 <= body.left() => {
+            body.skip(len as u64)?;
             Ok(true)
         }
         _ => Err(Fault::Invalid("field length outside its record")),
     }
 }
 
-fn byte(source: &mut impl Source, end: u64) -> Result<u8, Fault> {
-    if source.at() >= end {
-        return Err(Fault::Invalid("record ends within a field"));
+fn record_len(body: &mut impl Body) -> Result<usize, Fault> {
+    match varint(body) {
+        Ok(len) if len >= 0 => Ok(len as usize),
+        Ok(_) => Err(Fault::Invalid("negative record length")),
+        Err(Fault::Invalid(_)) if body.left() == 0 => Err(ENDS_EARLY),
+        Err(fault) => Err(fault),
     }
-    source.byte()
 }
 
-fn varint(source: &mut impl Source, end: u64) -> Result<i32, Fault> {
+fn varint(body: &mut impl Body) -> Result<i32, Fault> {
     let mut value = 0u32;
     for shift in (0..35).step_by(7) {
-        let byte = byte(source, end)?;
+        let byte = body.byte()?;
         value |= u32::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Ok((value >> 1) as i32 ^ -((value & 1) as i32));
@@ -150,10 +163,10 @@ fn varint(source: &mut impl Source, end: u64) -> Result<i32, Fault> {
     Err(Fault::Invalid("varint of more than 5 bytes"))
 }
 
-fn varlong(source: &mut impl Source, end: u64) -> Result<i64, Fault> {
+fn varlong(body: &mut impl Body) -> Result<i64, Fault> {
     let mut value = 0u64;
     for shift in (0..70).step_by(7) {
-        let byte = byte(source, end)?;
+        let byte = body.byte()?;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
@@ -162,102 +175,119 @@ fn varlong(source: &mut impl Source, end: u64) -> Result<i64, Fault> {
     Err(Fault::Invalid("varlong of more than 10 bytes"))
 }
 
-/// Bytes in order; a slice, or a codec's output that is never held whole.
-trait Source {
-    /// How many bytes were taken.
-    fn at(&self) -> u64;
-    /// Refuses early when it is known that fewer than `len` bytes are left.
-    fn expect(&self, len: u64) -> Result<(), Fault>;
-    fn byte(&mut self) -> Result<u8, Fault>;
-    fn skip(&mut self, len: u64) -> Result<(), Fault>;
-    fn is_at_end(&mut self) -> Result<bool, Fault>;
-}
-
-const ENDS_EARLY: Fault = Fault::Invalid("the batch ends before its last record");
-
-struct SliceSource<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Source for SliceSource<'_> {
-    fn at(&self) -> u64 {
-        self.at as u64
+impl Body for &[u8] {
+    #[inline]
+    fn left(&self) -> u64 {
+        self.len() as u64
     }
 
-    fn expect(&self, len: u64) -> Result<(), Fault> {
-        if len > (self.bytes.len() - self.at) as u64 {
-            return Err(ENDS_EARLY);
-        }
-        Ok(())
-    }
-
+    #[inline]
     fn byte(&mut self) -> Result<u8, Fault> {
-        let byte = *self.bytes.get(self.at).ok_or(ENDS_EARLY)?;
-        self.at += 1;
-        Ok(byte)
+        let (byte, rest) = self.split_first().ok_or(RECORD_ENDS)?;
+        *self = rest;
+        Ok(*byte)
     }
 
+    #[inline]
     fn skip(&mut self, len: u64) -> Result<(), Fault> {
-        self.expect(len)?;
-        self.at += len as usize;
+        *self = self.get(len as usize..).ok_or(RECORD_ENDS)?;
         Ok(())
+    }
+}
+
+impl Source for &[u8] {
+    fn record(&mut self) -> Result<RecordHead, Fault> {
+        let len = record_len(self)?;
+        let (mut body, rest) = self.split_at_checked(len).ok_or(ENDS_EARLY)?;
+        *self = rest;
+        read_fields(&mut body)
     }
 
     fn is_at_end(&mut self) -> Result<bool, Fault> {
-        Ok(self.at == self.bytes.len())
+        Ok(self.is_empty())
     }
 }
 
-struct ReadSource<R> {
+/// A codec's output.
+struct Stream<R> {
     reader: BufReader<R>,
+    /// Bytes taken so far; at most a buffer more than `max`.
     at: u64,
     max: u64,
 }
 
-impl<R: Read> ReadSource<R> {
+impl<R: Read> Stream<R> {
     fn fill(&mut self) -> Result<&[u8], Fault> {
         if self.at > self.max {
             return Err(Fault::Decode(DecodeFault::TooLarge { len: self.at }));
         }
         self.reader
             .fill_buf()
-            .map_err(|error: io::Error| Fault::Decode(DecodeFault::Damaged(error.to_string())))
+            .map_err(|error| Fault::Decode(DecodeFault::Damaged(error.to_string())))
+    }
+
+    fn take(&mut self, len: usize) {
+        self.reader.consume(len);
+        self.at += len as u64;
     }
 }
 
-impl<R: Read> Source for ReadSource<R> {
-    fn at(&self) -> u64 {
-        self.at
-    }
-
-    fn expect(&self, _len: u64) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let byte = *self.fill()?.first().ok_or(ENDS_EARLY)?;
-        self.reader.consume(1);
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn skip(&mut self, len: u64) -> Result<(), Fault> {
-        let mut left = len;
-        while left > 0 {
-            let held = self.fill()?.len();
-            if held == 0 {
-                return Err(ENDS_EARLY);
-            }
-            let step = left.min(held as u64);
-            self.reader.consume(step as usize);
-            self.at += step;
-            left -= step;
+impl<R: Read> Source for Stream<R> {
+    fn record(&mut self) -> Result<RecordHead, Fault> {
+        let mut unbounded = StreamBody {
+            stream: self,
+            left: u64::MAX,
+        };
+        let len = record_len(&mut unbounded)?;
+        if let Some(mut body) = self.reader.buffer().get(..len) {
+            let head = read_fields(&mut body)?;
+            self.take(len);
+            return Ok(head);
         }
-        Ok(())
+        // Longer than what is buffered: field by field, so that it is never held whole.
+        read_fields(&mut StreamBody {
+            stream: self,
+            left: len as u64,
+        })
     }
 
     fn is_at_end(&mut self) -> Result<bool, Fault> {
         Ok(self.fill()?.is_empty())
+    }
+}
+
+struct StreamBody<'a, R> {
+    stream: &'a mut Stream<R>,
+    left: u64,
+}
+
+impl<R: Read> Body for StreamBody<'_, R> {
+    fn left(&self) -> u64 {
+        self.left
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        if self.left == 0 {
+            return Err(RECORD_ENDS);
+        }
+        let byte = *self.stream.fill()?.first().ok_or(ENDS_EARLY)?;
+        self.stream.take(1);
+        self.left -= 1;
+        Ok(byte)
+    }
+
+    fn skip(&mut self, len: u64) -> Result<(), Fault> {
+        let mut to_skip = len;
+        while to_skip > 0 {
+            let held = self.stream.fill()?.len();
+            if held == 0 {
+                return Err(ENDS_EARLY);
+            }
+            let step = held.min(usize::try_from(to_skip).unwrap_or(held));
+            self.stream.take(step);
+            to_skip -= step as u64;
+        }
+        self.left -= len;
+        Ok(())
     }
 }

@@ -41,16 +41,20 @@ fn patched(bytes: &Bytes, patch: impl FnOnce(&mut BatchHeader)) -> Bytes {
     out.freeze()
 }
 
-/// An uncompressed or compressed batch with these record bytes.
+/// A batch whose records are these bytes after compression.
 fn raw(codec: Codec, records: &[u8], count: i32) -> Bytes {
-    let records = codec.compress(records).unwrap();
+    packed(codec, &codec.compress(records).unwrap(), count)
+}
+
+/// A batch with these bytes behind its header.
+fn packed(codec: Codec, records: &[u8], count: i32) -> Bytes {
     let mut header = *Batches::new(unhex(G1)).next().unwrap().unwrap().header();
     header.attributes = Attributes::new(codec as i16);
     header.batch_length = (49 + records.len()) as i32;
     header.records_count = count;
     header.last_offset_delta = count - 1;
-    header.crc = header.checksum(&records);
-    Bytes::from([&header.encode()[..], &records[..]].concat())
+    header.crc = header.checksum(records);
+    Bytes::from([&header.encode()[..], records].concat())
 }
 
 fn stored(bytes: &Bytes, config: &LogConfig, base_offset: i64, leader_epoch: i32) -> Bytes {
@@ -348,6 +352,17 @@ fn records_that_do_not_decompress_are_told_apart_from_damage() {
         });
         assert_eq!(code(&nonsense, &config()), -1, "{codec}");
     }
+}
+
+#[test]
+fn snappy_without_framing_is_accepted_as_librdkafka_sends_it() {
+    let plain = batch(Codec::None, &[1, 2, 3]);
+    let records = snap::raw::Encoder::new()
+        .compress_vec(&plain[BATCH_HEADER_LEN..])
+        .unwrap();
+    let sent = packed(Codec::Snappy, &records, 3);
+    let valid = validate_as_leader(&sent, &config(), NOW).unwrap().unwrap();
+    assert_eq!((valid.count(), valid.codec()), (3, Codec::Snappy));
 }
 
 #[test]
