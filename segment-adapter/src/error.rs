@@ -197,6 +197,8 @@ impl From<s3stream::Error> for LogError {
         match error.kind() {
             ErrorKind::Fenced => Self::NotLeader(error),
             ErrorKind::Full => Self::Overloaded(error),
+            // Streams are not found only when they were destroyed under an open log.
+            ErrorKind::NotFound => Self::Deleted,
             // Whatever else went wrong, or kinds to come: the storage did not do it.
             _ => Self::Storage(error),
         }
@@ -217,8 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn fencing_is_not_leader_and_back_pressure_is_retriable() {
+    fn errors_of_the_streams_become_what_a_client_can_act_on() {
         assert_eq!(LogError::from(s3stream::Error::fenced("by 7")).code(), 6);
         assert_eq!(LogError::from(s3stream::Error::full("budget")).code(), 7);
+        assert_eq!(LogError::from(s3stream::Error::not_found("x")).code(), 3);
     }
 }

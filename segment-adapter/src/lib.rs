@@ -1,4 +1,43 @@
 //! Kafka's log on s3stream: record batches, offsets, retention.
+//!
+//! A [`KafkaLog`] is the log of one partition, on the two streams of one group: batches in one, the list of segments
+//! in the other. It checks what producers send as a Kafka leader does, gives out offsets, reads back stored bytes as
+//! they are, finds offsets by time, rolls segments and deletes old ones. What is acknowledged survives the process.
+//!
+//! It is not a broker: no topics, no requests, no groups of consumers. Idempotent producers, transactions, followers
+//! and compaction are not served yet; batches that need them are refused.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use s3stream::Engine;
+//! use segment_adapter::{BatchBuilder, Codec, KafkaLog, LogConfig, WallClock};
+//!
+//! struct NoClock;
+//! impl WallClock for NoClock {
+//!     fn now_ms(&self) -> i64 {
+//!         1_700_000_000_000
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder().bucket("memory:").wal("memory:").open().await?;
+//! let (_group, streams) = engine.create_group(KafkaLog::STREAMS, Vec::new()).await?;
+//! let log = KafkaLog::open(streams, LogConfig::default(), Arc::new(NoClock)).await?;
+//!
+//! let batch = BatchBuilder::new(Codec::Zstd)
+//!     .record(1_700_000_000_000, Some(b"key"), Some(b"value"))
+//!     .build()?;
+//! let append = log.append_as_leader(batch, 0)?;
+//! assert_eq!(append.info.first_offset, 0);
+//! append.durable().await?;
+//!
+//! let read = log.read(0, 1 << 20, true).await?;
+//! assert_eq!((read.records.len(), read.offsets.hw), (1, 1));
+//! # Ok(())
+//! # }
+//! ```
 
 mod batch;
 mod builder;
@@ -6,7 +45,10 @@ mod compress;
 mod config;
 mod error;
 mod header;
+mod log;
+mod position;
 mod record;
+mod summary;
 mod validate;
 
 pub use batch::{Batch, Batches};
@@ -15,5 +57,7 @@ pub use compress::Codec;
 pub use config::LogConfig;
 pub use error::{LogError, RECORD_ERRORS_MAX, RecordError, RecordFault};
 pub use header::{Attributes, BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, TimestampType};
+pub use log::{AppendHandle, KafkaLog, WallClock};
+pub use position::{AppendInfo, FetchData, Offsets, TimestampOffset, TimestampSpec};
 pub use record::RecordHead;
 pub use validate::{Validated, validate_as_leader};

@@ -1,0 +1,268 @@
+//! One partition's log: a leader's appends with offsets given out in order, on two streams of one group (K3).
+//!
+//! `log_start <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are given
+//! out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
+//! log: every later call fails with the first error until the log is opened again. It knows nothing of topics,
+//! requests, followers, producers or compaction, and it runs nothing by itself: the owner calls
+//! [`KafkaLog::delete_old_segments`] now and then.
+
+mod append;
+mod open;
+mod read;
+mod retention;
+mod times;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use s3stream::Stream;
+use s3stream::segment::{Segment, SegmentLog};
+
+pub use append::AppendHandle;
+
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::position::Offsets;
+use crate::summary::{IndexEntry, Sealed, Summary};
+
+/// The clock of the broker: what timestamps are compared with and taken from.
+pub trait WallClock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> i64;
+}
+
+/// A Kafka partition's log. Cheap to clone; clones are the same log.
+#[derive(Clone)]
+pub struct KafkaLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    data: Stream,
+    log: SegmentLog,
+    clock: Arc<dyn WallClock>,
+    state: Mutex<State>,
+    /// Retention and record deletion exclude each other.
+    maintenance: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    config: Arc<LogConfig>,
+    /// Of the active segment, what is not durable included.
+    active: Summary,
+    /// Bytes of the active segment when it was last noted in the time index.
+    noted_bytes: u64,
+    life: Life,
+}
+
+/// Whether calls are served.
+enum Life {
+    Open,
+    Closed,
+    Deleted,
+    Stopped(Arc<LogError>),
+}
+
+impl KafkaLog {
+    /// How many streams its group has.
+    pub const STREAMS: u32 = 2;
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.shared.state.lock().config.clone()
+    }
+
+    /// Changes the settings; they hold for calls from now on.
+    ///
+    /// # Errors
+    /// `InvalidConfig`: they break a rule; those in force stay.
+    pub fn update_config(&self, config: LogConfig) -> Result<(), LogError> {
+        config.validate()?;
+        self.shared.state.lock().config = Arc::new(config);
+        Ok(())
+    }
+
+    /// Where the log is, at one moment.
+    pub fn offsets(&self) -> Offsets {
+        let bounds = self.shared.log.bounds();
+        Offsets {
+            log_start: bounds.start as i64,
+            hw: bounds.confirm as i64,
+            leo: bounds.next as i64,
+        }
+    }
+
+    /// The leader epoch of the last batch, -1 for none.
+    pub fn latest_epoch(&self) -> i32 {
+        let active = self.shared.state.lock().active.last_epoch;
+        if active >= 0 {
+            return active;
+        }
+        let sealed = self.shared.log.segments();
+        let newest = sealed.iter().rev().find_map(|segment| {
+            let summary = Sealed::decode(&segment.attributes).ok()?.summary;
+            (summary.last_epoch >= 0).then_some(summary.last_epoch)
+        });
+        newest.unwrap_or(-1)
+    }
+
+    /// Bytes of all batches that are kept, those below the log start included as long as their segment is.
+    ///
+    /// # Errors
+    /// `StoredState`: the attributes of a segment cannot be read.
+    pub fn size(&self) -> Result<u64, LogError> {
+        let segments = self.described()?;
+        Ok(segments
+            .iter()
+            .map(|(_, sealed)| sealed.summary.bytes)
+            .sum())
+    }
+
+    /// How many segments there are.
+    pub fn segment_count(&self) -> usize {
+        self.shared.log.segment_count()
+    }
+
+    /// Takes no more appends, notes where the log ends so that opening it reads no data, and waits for what is in
+    /// flight. Reads go on until the streams are closed, which is the owner's to do.
+    ///
+    /// # Errors
+    /// The log's own error if it had stopped; the error of an append that was in flight.
+    pub async fn close(&self) -> Result<(), LogError> {
+        let noted = {
+            let mut state = self.shared.state.lock();
+            match &state.life {
+                Life::Open => {}
+                Life::Closed => return Ok(()),
+                _ => return Err(state.life.error()),
+            }
+            let summary = state.active.clone();
+            let quiet = summary.bytes == state.noted_bytes && self.offsets_are_equal();
+            state.life = Life::Closed;
+            if quiet {
+                None
+            } else {
+                // Queued after every append, so it is durable only when they are.
+                Some(self.shared.log.annotate(summary.encode_note()))
+            }
+        };
+        match noted {
+            None => Ok(()),
+            Some(Ok(append)) => match append.await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(self.failed(error)),
+            },
+            // No room for the note is no reason to fail: opening then reads a little data.
+            Some(Err(_)) => self
+                .shared
+                .log
+                .flushed()
+                .await
+                .map_err(|error| self.failed(error)),
+        }
+    }
+
+    fn offsets_are_equal(&self) -> bool {
+        let offsets = self.offsets();
+        offsets.hw == offsets.leo
+    }
+
+    /// From now on every call answers `Deleted`. Destroying the streams is the owner's.
+    pub fn mark_deleted(&self) {
+        self.shared.state.lock().life = Life::Deleted;
+    }
+
+    /// Whether the log is stopped, and why: drop it and open it again.
+    pub fn stopped(&self) -> Option<LogError> {
+        if let Some(error) = self.shared.log.stopped() {
+            self.failed(error);
+        }
+        match &self.shared.state.lock().life {
+            Life::Stopped(cause) => Some(LogError::Stopped(cause.clone())),
+            Life::Open | Life::Closed | Life::Deleted => None,
+        }
+    }
+
+    /// Turns an error of the streams into the log's, and stops the log if they did.
+    fn failed(&self, error: s3stream::Error) -> LogError {
+        let stopped = self.shared.log.stopped();
+        let mapped = LogError::from(error);
+        if let Some(cause) = stopped {
+            self.stop(LogError::from(cause));
+        }
+        mapped
+    }
+
+    fn stop(&self, cause: LogError) {
+        let mut state = self.shared.state.lock();
+        if matches!(state.life, Life::Open | Life::Closed) {
+            state.life = Life::Stopped(Arc::new(cause));
+        }
+    }
+
+    fn check_readable(&self) -> Result<(), LogError> {
+        let state = self.shared.state.lock();
+        match &state.life {
+            Life::Open | Life::Closed => Ok(()),
+            Life::Deleted | Life::Stopped(_) => Err(state.life.error()),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), LogError> {
+        let state = self.shared.state.lock();
+        match &state.life {
+            Life::Open => Ok(()),
+            Life::Closed | Life::Deleted | Life::Stopped(_) => Err(state.life.error()),
+        }
+    }
+
+    /// The segments with what is known of each; for the active one, of its noted index and all that was appended.
+    fn described(&self) -> Result<Vec<(Arc<Segment>, Sealed)>, LogError> {
+        let (segments, active, notes) = {
+            // Under the lock of appends, so that the active segment and its summary belong together.
+            let state = self.shared.state.lock();
+            let log = &self.shared.log;
+            (log.segments(), state.active.clone(), log.annotations())
+        };
+        let describe = |segment: Arc<Segment>| {
+            let sealed = if segment.is_sealed() {
+                Sealed::decode(&segment.attributes)?
+            } else {
+                Sealed {
+                    summary: active.clone(),
+                    index: index(&notes)?,
+                }
+            };
+            Ok((segment, sealed))
+        };
+        segments.into_iter().map(describe).collect()
+    }
+}
+
+/// The time index that the notes of the active segment make.
+fn index(notes: &[Bytes]) -> Result<Vec<IndexEntry>, LogError> {
+    let entry = |note| Summary::decode_note(note).map(|summary| summary.entry());
+    notes.iter().map(entry).collect()
+}
+
+impl Life {
+    /// Why calls are not served.
+    fn error(&self) -> LogError {
+        match self {
+            Self::Open | Self::Closed => LogError::Closed,
+            Self::Deleted => LogError::Deleted,
+            Self::Stopped(cause) => LogError::Stopped(cause.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for KafkaLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaLog")
+            .field("data", &self.shared.data.id())
+            .field("offsets", &self.offsets())
+            .finish()
+    }
+}

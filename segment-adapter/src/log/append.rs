@@ -1,0 +1,244 @@
+//! Appending as leader: check, take offsets, queue; rolling and the time index on the way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{KafkaLog, State, index};
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::header::TimestampType;
+use crate::position::AppendInfo;
+use crate::summary::{Sealed, Summary};
+use crate::validate::{Validated, validate_as_leader};
+
+/// The time index of an active segment has at most this many entries, whatever the interval.
+const ACTIVE_ENTRIES_MAX: u64 = 256;
+const _: () = assert!((ACTIVE_ENTRIES_MAX as usize) < s3stream::segment::ANNOTATIONS_MAX);
+
+/// An append that has its offsets and is on its way to being durable.
+#[derive(Debug)]
+#[must_use = "the records are durable only when `durable` resolves"]
+pub struct AppendHandle {
+    /// What was appended, and where.
+    pub info: AppendInfo,
+    queued: Option<(KafkaLog, s3stream::Append)>,
+}
+
+impl AppendHandle {
+    /// Waits until the records are durable and readable: `hw > info.last_offset`. Dropping it cancels nothing.
+    ///
+    /// # Errors
+    /// `Storage`, `NotLeader`: the append may have happened; the log is stopped.
+    pub async fn durable(self) -> Result<(), LogError> {
+        let Some((log, append)) = self.queued else {
+            return Ok(());
+        };
+        match append.await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = LogError::from(error);
+                log.stop(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl KafkaLog {
+    /// Checks a producer's batch, gives it the next offsets and queues it. The order of calls is the order of offsets.
+    /// One copy of the records is made, into the write-ahead log.
+    ///
+    /// # Errors
+    /// `Corrupt`, `InvalidRecord`, `InvalidTimestamp`, `MessageTooLarge`, `BatchTooLarge`, `UnsupportedCompression`,
+    /// `UnsupportedFormat`, `Undecodable`: the batch is at fault, nothing was appended. `Overloaded`: no room now;
+    /// wait with [`Self::ready`]. `Stopped`, `Closed`, `Deleted`: the log is over.
+    pub fn append_as_leader(
+        &self,
+        records: Bytes,
+        leader_epoch: i32,
+    ) -> Result<AppendHandle, LogError> {
+        self.check_open()?;
+        let config = self.config();
+        let now_ms = self.shared.clock.now_ms();
+        let Some(batch) = validate_as_leader(&records, &config, now_ms)? else {
+            return Ok(self.nothing_appended());
+        };
+        if batch.size() > config.segment_bytes {
+            return Err(LogError::BatchTooLarge {
+                len: batch.size(),
+                max: config.segment_bytes,
+            });
+        }
+        self.queue(batch, &config, leader_epoch, now_ms)
+    }
+
+    /// Waits until the engine has room for an append of `bytes`, first come first served. Others may take the room
+    /// first, so [`Self::append_as_leader`] may still answer `Overloaded`.
+    ///
+    /// # Errors
+    /// `Overloaded`: too many wait already. `Storage`, `NotLeader`: it will not come.
+    pub async fn ready(&self, bytes: usize) -> Result<(), LogError> {
+        self.check_open()?;
+        match self.shared.data.ready(bytes).await {
+            Ok(_permit_returns_here) => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Begins a new segment, unless the active one is empty.
+    ///
+    /// # Errors
+    /// `Overloaded`: no room now. `Stopped`, `Closed`, `Deleted`: the log is over.
+    pub fn roll(&self) -> Result<(), LogError> {
+        let now_ms = self.shared.clock.now_ms();
+        let rolled = {
+            let mut state = self.shared.state.lock();
+            if !matches!(state.life, super::Life::Open) {
+                return Err(state.life.error());
+            }
+            if state.active.bytes == 0 {
+                return Ok(());
+            }
+            self.seal(&mut state, now_ms)
+        };
+        rolled.map_err(|error| self.failed(error))
+    }
+
+    fn queue(
+        &self,
+        batch: Validated,
+        config: &Arc<LogConfig>,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<AppendHandle, LogError> {
+        let log = &self.shared.log;
+        let (count, size) = (batch.count(), batch.size());
+        let queued = {
+            let mut state = self.shared.state.lock();
+            if !matches!(state.life, super::Life::Open) {
+                return Err(state.life.error());
+            }
+            let bounds = log.bounds();
+            let base_offset = bounds.next as i64;
+            let (header, records) = batch.stamp(base_offset, leader_epoch);
+            let prepared = self
+                .roll_if_due(
+                    &mut state,
+                    config,
+                    header.max_timestamp,
+                    size,
+                    count,
+                    now_ms,
+                )
+                .and_then(|()| {
+                    self.note_if_due(&mut state, config);
+                    log.append(bounds.next, count, &[&header.encode(), &records])
+                });
+            prepared.map(|append| {
+                state.active.add(&header, size, now_ms);
+                (append, header, bounds.start)
+            })
+        };
+        let (append, header, log_start) = queued.map_err(|error| self.failed(error))?;
+        let log_append_time = match config.timestamp_type {
+            TimestampType::CreateTime => -1,
+            TimestampType::LogAppendTime => header.max_timestamp,
+        };
+        Ok(AppendHandle {
+            info: AppendInfo {
+                first_offset: header.base_offset,
+                last_offset: header.last_offset(),
+                max_timestamp: header.max_timestamp,
+                log_append_time,
+                log_start: log_start as i64,
+                valid_bytes: size,
+            },
+            queued: Some((self.clone(), append)),
+        })
+    }
+
+    fn nothing_appended(&self) -> AppendHandle {
+        AppendHandle {
+            info: AppendInfo {
+                first_offset: -1,
+                last_offset: -1,
+                max_timestamp: -1,
+                log_append_time: -1,
+                log_start: self.offsets().log_start,
+                valid_bytes: 0,
+            },
+            queued: None,
+        }
+    }
+
+    /// Begins a new segment if the active one has no room, has waited long enough, or spans too many offsets.
+    fn roll_if_due(
+        &self,
+        state: &mut State,
+        config: &LogConfig,
+        max_timestamp: i64,
+        size: u64,
+        count: u64,
+        now_ms: i64,
+    ) -> s3stream::Result<()> {
+        let active = &state.active;
+        if active.bytes == 0 {
+            return Ok(());
+        }
+        let waited = if active.first_timestamp >= 0 {
+            max_timestamp.saturating_sub(active.first_timestamp)
+        } else {
+            now_ms.saturating_sub(active.created_ms)
+        };
+        let base = self.shared.log.active_base().unwrap_or(0);
+        let span = (active.end as u64 + count - 1).saturating_sub(base);
+        let due = active.bytes > config.segment_bytes.saturating_sub(size)
+            || waited > config.segment_ms - self.jitter(config, base)
+            || span > i32::MAX as u64;
+        if due {
+            self.seal(state, now_ms)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Seals the active segment, which must hold something, and begins the next.
+    pub(super) fn seal(&self, state: &mut State, now_ms: i64) -> s3stream::Result<()> {
+        // Notes that cannot be read were refused when the log was opened.
+        let index = index(&self.shared.log.annotations()).unwrap_or_default();
+        let sealed = Sealed::new(state.active.clone(), &index);
+        // Its order before the next append in the log is enough: if it is lost, so is that append.
+        let _order_is_enough = self.shared.log.roll(sealed.encode())?;
+        state.active = Summary::new(state.active.end, now_ms);
+        state.noted_bytes = 0;
+        Ok(())
+    }
+
+    /// What is taken off `segment.ms` for the segment at `base`: the same each time it is asked, spread over logs.
+    fn jitter(&self, config: &LogConfig, base: u64) -> i64 {
+        if config.segment_jitter_ms == 0 {
+            return 0;
+        }
+        // The finisher of splitmix64.
+        let mut mix = self.shared.data.id().get().rotate_left(32) ^ base;
+        mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mix ^= mix >> 31;
+        (mix % config.segment_jitter_ms as u64) as i64
+    }
+
+    /// Notes what the active segment holds so far, once enough has come since the last note.
+    fn note_if_due(&self, state: &mut State, config: &LogConfig) {
+        let interval = config
+            .index_interval_bytes
+            .max(config.segment_bytes / ACTIVE_ENTRIES_MAX);
+        if state.active.bytes - state.noted_bytes < interval {
+            return;
+        }
+        // Without room for it the next append tries again; a note is a help, not a need.
+        if let Ok(_order_is_enough) = self.shared.log.annotate(state.active.encode_note()) {
+            state.noted_bytes = state.active.bytes;
+        }
+    }
+}

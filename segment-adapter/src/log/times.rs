@@ -1,0 +1,201 @@
+//! Offsets by time: the sparse index says where to begin, the batches say which record.
+//!
+//! Reads at most one index interval of a segment before the batch that is found. A time that only a record above the
+//! high watermark has is not found.
+
+use std::ops::ControlFlow;
+
+use super::KafkaLog;
+use super::read::whole_batch;
+use crate::batch::Batch;
+use crate::error::LogError;
+use crate::position::{TimestampOffset, TimestampSpec};
+use crate::summary::Sealed;
+
+/// Bytes of data read at once.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// A part of the log and the time that is looked for in it.
+#[derive(Clone, Copy)]
+struct Search {
+    from: i64,
+    end: i64,
+    timestamp: i64,
+}
+
+impl KafkaLog {
+    /// The offset that Kafka's `ListOffsets` gives for `spec` to a reader of everything below the high watermark.
+    ///
+    /// # Errors
+    /// `Storage`: try again. `StoredState`, `Undecodable`: a stored batch cannot be read.
+    pub async fn fetch_offset_for_timestamp(
+        &self,
+        spec: TimestampSpec,
+    ) -> Result<TimestampOffset, LogError> {
+        self.check_readable()?;
+        match spec {
+            TimestampSpec::Earliest => self.earliest().await,
+            TimestampSpec::Latest => self.latest().await,
+            TimestampSpec::At(timestamp) => self.first_at(timestamp).await,
+            TimestampSpec::MaxTimestamp => self.first_newest().await,
+        }
+    }
+
+    async fn earliest(&self) -> Result<TimestampOffset, LogError> {
+        let offsets = self.offsets();
+        let described = self.described()?;
+        let (start, hw) = (offsets.log_start, offsets.hw);
+        let first = described
+            .iter()
+            .map(|(_, sealed)| &sealed.summary)
+            .find(|summary| summary.end > start);
+        let leader_epoch = match first {
+            Some(summary) if summary.first_epoch == summary.last_epoch => summary.first_epoch,
+            // The epoch changed within the segment: the batch itself says.
+            Some(_) if start < hw => self.batch_at(start).await?.header().partition_leader_epoch,
+            _ => self.latest_epoch(),
+        };
+        Ok(TimestampOffset {
+            offset: start,
+            timestamp: -1,
+            leader_epoch,
+        })
+    }
+
+    /// Only after making sure that the log is still this node's (S8): a paused owner would tell an old end.
+    async fn latest(&self) -> Result<TimestampOffset, LogError> {
+        let current = self.shared.data.latest().await;
+        current.map_err(|error| self.failed(error))?;
+        Ok(TimestampOffset {
+            offset: self.offsets().hw,
+            timestamp: -1,
+            leader_epoch: self.latest_epoch(),
+        })
+    }
+
+    async fn first_at(&self, timestamp: i64) -> Result<TimestampOffset, LogError> {
+        for (segment, sealed) in self.described()? {
+            if sealed.summary.max_timestamp < timestamp {
+                continue;
+            }
+            let search = Search {
+                from: scan_start(segment.base as i64, &sealed, timestamp),
+                end: sealed.summary.end,
+                timestamp,
+            };
+            if let Some(found) = self.search(search).await? {
+                return Ok(found);
+            }
+        }
+        Ok(TimestampOffset::NONE)
+    }
+
+    /// The first record with the largest timestamp of all; segments whose largest lies below the log start yield to
+    /// the next.
+    async fn first_newest(&self) -> Result<TimestampOffset, LogError> {
+        let mut described = self.described()?;
+        // Stable: of equal ones the earliest stays first.
+        described.sort_by_key(|(_, sealed)| std::cmp::Reverse(sealed.summary.max_timestamp));
+        for (_, sealed) in described {
+            let summary = &sealed.summary;
+            if summary.max_timestamp < 0 {
+                break;
+            }
+            if summary.max_timestamp_offset >= self.offsets().hw {
+                // Not readable yet, so there is no answer yet.
+                break;
+            }
+            let search = Search {
+                from: summary.max_timestamp_offset,
+                end: summary.end,
+                timestamp: summary.max_timestamp,
+            };
+            if let Some(found) = self.search(search).await? {
+                return Ok(found);
+            }
+        }
+        Ok(TimestampOffset::NONE)
+    }
+
+    /// The first readable record at or after a time.
+    async fn search(&self, search: Search) -> Result<Option<TimestampOffset>, LogError> {
+        let decompressed_bytes_max = self.config().decompressed_bytes_max;
+        let mut at = search.from;
+        loop {
+            let offsets = self.offsets();
+            at = at.max(offsets.log_start);
+            if at >= search.end.min(offsets.hw) {
+                return Ok(None);
+            }
+            let fetched = self.shared.log.fetch(at as u64, SCAN_BYTES).await;
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                // Retention overtook the scan: go on above it.
+                Err(_) if self.offsets().log_start > at => continue,
+                Err(error) => return Err(self.failed(error)),
+            };
+            if fetched.records.is_empty() {
+                return Ok(None);
+            }
+            for record in &fetched.records {
+                at = record.offsets.end as i64;
+                let batch = whole_batch(record)?;
+                if batch.header().max_timestamp < search.timestamp {
+                    continue;
+                }
+                let log_start = self.offsets().log_start;
+                let found = first_in(&batch, search.timestamp, log_start, decompressed_bytes_max)?;
+                if let Some(found) = found.filter(|found| found.offset < fetched.confirm as i64) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+    }
+
+    async fn batch_at(&self, offset: i64) -> Result<Batch, LogError> {
+        let fetched = self.shared.log.fetch(offset as u64, 1).await;
+        let fetched = fetched.map_err(|error| self.read_failed(error, offset))?;
+        match fetched.records.first() {
+            Some(record) => whole_batch(record),
+            None => Err(LogError::StoredState(format!(
+                "no batch at offset {offset}"
+            ))),
+        }
+    }
+}
+
+/// The highest indexed offset below which every record is older than `timestamp`.
+fn scan_start(base: i64, sealed: &Sealed, timestamp: i64) -> i64 {
+    let older = sealed
+        .index
+        .partition_point(|entry| entry.max_timestamp < timestamp);
+    match older.checked_sub(1) {
+        Some(last) => sealed.index[last].end,
+        None => base,
+    }
+}
+
+/// The first record of a batch at or after a time and at or above the log start.
+fn first_in(
+    batch: &Batch,
+    timestamp: i64,
+    log_start: i64,
+    decompressed_bytes_max: u64,
+) -> Result<Option<TimestampOffset>, LogError> {
+    let header = batch.header();
+    let mut found = None;
+    batch.visit_records(decompressed_bytes_max, |_, record| {
+        let offset = header.base_offset + i64::from(record.offset_delta);
+        let record_timestamp = header.record_timestamp(record.timestamp_delta);
+        if record_timestamp < timestamp || offset < log_start {
+            return ControlFlow::Continue(());
+        }
+        found = Some(TimestampOffset {
+            offset,
+            timestamp: record_timestamp,
+            leader_epoch: header.partition_leader_epoch,
+        });
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,295 @@
+//! Random calls and crashes against a model: a vector of batches in a vector of segments.
+
+use proptest::prelude::*;
+use segment_adapter::{TimestampOffset, TimestampSpec};
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Call {
+    Append {
+        codec: usize,
+        timestamps: Vec<i64>,
+        wait: bool,
+    },
+    Roll,
+    DeleteRecords {
+        percent: i64,
+    },
+    Retain {
+        bytes: Option<i64>,
+        ms: Option<i64>,
+    },
+    Find {
+        timestamp: i64,
+    },
+    Read {
+        percent: i64,
+        bytes: usize,
+    },
+    Reopen {
+        close: bool,
+    },
+    Crash,
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let timestamps = prop::collection::vec(-1..1000i64, 1..6);
+    prop_oneof![
+        8 => (0..5usize, timestamps, any::<bool>())
+            .prop_map(|(codec, timestamps, wait)| Call::Append { codec, timestamps, wait }),
+        2 => Just(Call::Roll),
+        1 => (0..=100i64).prop_map(|percent| Call::DeleteRecords { percent }),
+        2 => (prop::option::of(0..3000i64), prop::option::of(0..1000i64))
+            .prop_map(|(bytes, ms)| Call::Retain { bytes, ms }),
+        4 => (0..1000i64).prop_map(|timestamp| Call::Find { timestamp }),
+        4 => (0..=100i64, 0..2000usize).prop_map(|(percent, bytes)| Call::Read { percent, bytes }),
+        1 => any::<bool>().prop_map(|close| Call::Reopen { close }),
+        1 => Just(Call::Crash),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct StoredBatch {
+    base: i64,
+    timestamps: Vec<i64>,
+    bytes: u64,
+}
+
+impl StoredBatch {
+    fn end(&self) -> i64 {
+        self.base + self.timestamps.len() as i64
+    }
+}
+
+/// What the log should hold. Segments ascend; the last is the active one.
+struct Model {
+    start: i64,
+    end: i64,
+    acknowledged: i64,
+    segments: Vec<Vec<StoredBatch>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            start: 0,
+            end: 0,
+            acknowledged: 0,
+            segments: vec![Vec::new()],
+        }
+    }
+
+    fn active(&mut self) -> &mut Vec<StoredBatch> {
+        self.segments.last_mut().unwrap()
+    }
+
+    fn roll(&mut self) {
+        if !self.active().is_empty() {
+            self.segments.push(Vec::new());
+            self.drop_below_start();
+        }
+    }
+
+    /// Sealed segments that end at or below the start are gone at once.
+    fn drop_below_start(&mut self) {
+        let active = self.segments.pop().unwrap();
+        let start = self.start;
+        self.segments
+            .retain(|segment| segment.last().is_some_and(|batch| batch.end() > start));
+        self.segments.push(active);
+    }
+
+    fn batches(&self) -> impl Iterator<Item = &StoredBatch> {
+        self.segments.iter().flatten()
+    }
+
+    /// Kafka's rules, one segment at a time.
+    fn retain(&mut self, bytes: Option<i64>, ms: Option<i64>, now: i64) {
+        while self.goes(bytes, ms, now) {
+            if self.segments.len() == 1 {
+                self.segments.push(Vec::new());
+            }
+            let gone = self.segments.remove(0);
+            self.start = self.start.max(gone.last().unwrap().end());
+        }
+    }
+
+    fn goes(&self, bytes: Option<i64>, ms: Option<i64>, now: i64) -> bool {
+        let size = |segment: &[StoredBatch]| segment.iter().map(|b| b.bytes as i64).sum::<i64>();
+        let oldest = &self.segments[0];
+        let Some(last) = oldest.last() else {
+            return false;
+        };
+        let total: i64 = self.segments.iter().map(|segment| size(segment)).sum();
+        let newest = oldest.iter().flat_map(|b| &b.timestamps).max().unwrap();
+        // A segment without times goes by its appends, which the clock of this test puts at `CLOCK`.
+        let newest = if *newest < 0 { CLOCK } else { *newest };
+        last.end() <= self.start
+            || bytes.is_some_and(|limit| total - size(oldest) >= limit)
+            || ms.is_some_and(|limit| now - newest > limit)
+    }
+
+    fn find(&self, timestamp: i64) -> (i64, i64) {
+        let records = self
+            .batches()
+            .flat_map(|batch| (batch.base..).zip(batch.timestamps.clone()));
+        records
+            .filter(|(offset, time)| *offset >= self.start && *time >= timestamp)
+            .min()
+            .unwrap_or((-1, -1))
+    }
+
+    /// What was not acknowledged may be gone, and with it the roll before it.
+    fn crashed(&mut self, log: &KafkaLog) {
+        let end = log.offsets().leo;
+        assert!((self.acknowledged..=self.end).contains(&end), "{end}");
+        for segment in &mut self.segments {
+            segment.retain(|batch| batch.end() <= end);
+        }
+        while self.segments.len() > log.segment_count().max(1) && self.active().is_empty() {
+            self.segments.pop();
+        }
+        self.end = end;
+        self.acknowledged = end;
+    }
+
+    fn check(&self, log: &KafkaLog) {
+        let offsets = log.offsets();
+        assert_eq!((offsets.log_start, offsets.leo), (self.start, self.end));
+        assert!((self.acknowledged..=self.end).contains(&offsets.hw));
+        let batches: u64 = self.batches().map(|batch| batch.bytes).sum();
+        assert_eq!(log.size().unwrap(), batches);
+        assert_eq!(log.segment_count().max(1), self.segments.len());
+    }
+
+    async fn check_read(&self, log: &KafkaLog, from: i64, bytes: usize) {
+        let data = log.read(from, bytes, true).await.unwrap();
+        let read = batches(&data);
+        let expected = self.batches().filter(|batch| batch.end() > from);
+        for (read, expected) in read.iter().zip(expected) {
+            assert_eq!(read.header().base_offset, expected.base);
+            assert_eq!(read.header().last_offset() + 1, expected.end());
+        }
+        assert_eq!(read.is_empty(), from >= data.offsets.hw);
+        assert!(
+            read.last()
+                .is_none_or(|b| b.header().last_offset() < data.offsets.hw)
+        );
+    }
+}
+
+const CLOCK: i64 = 2000;
+
+async fn flush(log: &KafkaLog, model: &mut Model) {
+    log.wait_for_hw(model.end - 1).await.unwrap();
+    model.acknowledged = model.end;
+}
+
+async fn run(calls: Vec<Call>) {
+    let mut world = World::new().await;
+    world.clock.set(CLOCK);
+    let config = LogConfig {
+        retention_ms: -1,
+        index_interval_bytes: 4096,
+        ..LogConfig::default()
+    };
+    let mut log = open_with(&world, config.clone()).await;
+    let mut model = Model::new();
+    for call in calls {
+        match call {
+            Call::Append {
+                codec,
+                timestamps,
+                wait,
+            } => {
+                let sent = batch(Codec::ALL[codec], &timestamps, &[7; 100]);
+                let handle = log.append_as_leader(sent, EPOCH).unwrap();
+                assert_eq!(handle.info.first_offset, model.end);
+                let (base, bytes) = (model.end, handle.info.valid_bytes);
+                let stored = StoredBatch {
+                    base,
+                    timestamps,
+                    bytes,
+                };
+                model.end = stored.end();
+                model.active().push(stored);
+                if wait {
+                    handle.durable().await.unwrap();
+                    model.acknowledged = model.end;
+                }
+            }
+            Call::Roll => {
+                log.roll().unwrap();
+                model.roll();
+            }
+            Call::DeleteRecords { percent } => {
+                flush(&log, &mut model).await;
+                let to = model.start + (model.end - model.start) * percent / 100;
+                assert_eq!(log.delete_records(to).await.unwrap(), to);
+                model.start = to;
+                model.drop_below_start();
+            }
+            Call::Retain { bytes, ms } => {
+                flush(&log, &mut model).await;
+                let limits = LogConfig {
+                    retention_bytes: bytes.unwrap_or(-1),
+                    retention_ms: ms.unwrap_or(-1),
+                    ..config.clone()
+                };
+                log.update_config(limits).unwrap();
+                log.delete_old_segments(CLOCK).await.unwrap();
+                model.retain(bytes, ms, CLOCK);
+            }
+            Call::Find { timestamp } => {
+                flush(&log, &mut model).await;
+                let spec = TimestampSpec::At(timestamp);
+                let TimestampOffset {
+                    offset,
+                    timestamp: found,
+                    ..
+                } = log.fetch_offset_for_timestamp(spec).await.unwrap();
+                assert_eq!((offset, found), model.find(timestamp));
+            }
+            Call::Read { percent, bytes } => {
+                let from = model.start + (model.end - model.start) * percent / 100;
+                model.check_read(&log, from, bytes).await;
+            }
+            Call::Reopen { close } => {
+                flush(&log, &mut model).await;
+                if close {
+                    log.close().await.unwrap();
+                }
+                // Edits of the old handle may be in flight; then opening asks for patience.
+                drop(log);
+                log = loop {
+                    let streams = world.streams().await;
+                    match KafkaLog::open(streams, config.clone(), world.clock.clone()).await {
+                        Ok(log) => break log,
+                        Err(LogError::Storage(_)) => tokio::task::yield_now().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+            }
+            Call::Crash => {
+                world.crash().await;
+                log = open_with(&world, config.clone()).await;
+                model.crashed(&log);
+            }
+        }
+        model.check(&log);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_log_answers_as_a_vector_of_batches_does(calls in prop::collection::vec(call(), 1..50)) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(run(calls));
+    }
+}
