@@ -191,6 +191,21 @@ impl Engine {
         self.core().session().map(drop)
     }
 
+    /// Waits until the engine is over, and says why: `Closed` after [`Self::close`], else what ended it.
+    pub async fn ended(&self) -> Error {
+        let core = self.core();
+        let mut flushed = core.watch();
+        loop {
+            flushed.mark_unchanged();
+            if let Some(error) = core.ended() {
+                return error;
+            }
+            if flushed.changed().await.is_err() {
+                return Error::closed("the engine is gone");
+            }
+        }
+    }
+
     /// The requests that this engine has sent to its bucket so far.
     pub fn requests(&self) -> Requests {
         self.core().bucket.requests()

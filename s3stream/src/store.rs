@@ -7,6 +7,7 @@
 mod cluster;
 mod ledger;
 mod local;
+mod log;
 mod place;
 mod remote;
 mod retry;

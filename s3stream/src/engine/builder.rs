@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc};
 
 use object_store::ObjectStore;
-use wal::{block::BlockLog, memory::MemoryLog};
 
 use super::{
     Engine,
@@ -16,9 +15,6 @@ use crate::{
     metadata::{BucketSequencer, Metadata},
     store::{Bucket, BucketPlace, ClusterFile, Credentials, LogPlace, MetadataPlace},
 };
-
-/// The size of a log file that is made without a stated capacity: 256 MiB.
-const LOG_BYTES: u64 = 256 << 20;
 
 /// Builds an [`Engine`]. Nothing is opened before [`EngineBuilder::open`].
 #[derive(Default)]
@@ -140,7 +136,7 @@ impl EngineBuilder {
             None => return Err(Error::invalid("an engine needs a bucket")),
         };
         let wal = match self.wal {
-            Some(WalSource::Url(url)) => log_backend(&url.parse()?),
+            Some(WalSource::Url(url)) => url.parse::<LogPlace>()?.backend(),
             Some(WalSource::Backend(backend)) => backend,
             None => return Err(Error::invalid("an engine needs a write-ahead log")),
         };
@@ -167,15 +163,5 @@ impl fmt::Debug for EngineBuilder {
             .field("node", &self.node)
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// A log's place as a backend. A new file is as large as the place says, or [`LOG_BYTES`].
-fn log_backend(place: &LogPlace) -> Arc<dyn wal::Backend> {
-    match place {
-        LogPlace::Memory => Arc::new(MemoryLog::new()),
-        LogPlace::Block { path, capacity } => {
-            Arc::new(BlockLog::file(path, capacity.unwrap_or(LOG_BYTES)))
-        }
     }
 }

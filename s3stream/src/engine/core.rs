@@ -246,6 +246,11 @@ impl Core {
         self.wake.notify_one();
     }
 
+    /// Changes whenever a session begins or ends, or something is committed.
+    pub(crate) fn watch(&self) -> tokio::sync::watch::Receiver<Flushed> {
+        self.flush.subscribe()
+    }
+
     /// How far the log is uploaded, now.
     pub(crate) fn flushed(&self) -> Flushed {
         *self.flush.borrow()
