@@ -30,4 +30,4 @@ mod superblock;
 pub use block_log::BlockLog;
 pub use config::Config;
 pub use device::{Device, Geometry, ReadDone, WriteDone};
-pub use file::FileDevice;
+pub use file::{FileDevice, FileOptions};

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::{
     config::Config,
     device::{Device, Geometry, ReadDone, WriteDone},
-    file::FileDevice,
+    file::{FileDevice, FileOptions},
     reader::{self, Reader},
     replay::{BlockReplay, start_after, write_copies},
     ring::{BLOCK, CAPACITY_MIN, COPIES, POSITION_MAX, RING_START, Ring},
@@ -85,13 +85,21 @@ impl BlockLog {
         }
     }
 
+    fn file_options(&self) -> FileOptions {
+        let threads = self.config.in_flight_max.min(16);
+        FileOptions {
+            threads,
+            direct: self.config.direct_io,
+        }
+    }
+
     /// Exclusive use of the device, made if there is none and `state` says that the log is new.
     async fn acquire(&self, state: &LogState) -> Result<Arc<dyn Device>, Error> {
         let place = self.place();
         match &self.home {
             Home::Path { path, capacity } => {
-                let threads = self.config.in_flight_max.min(16);
-                if let Some(device) = FileDevice::open(path, threads).await? {
+                let options = self.file_options();
+                if let Some(device) = FileDevice::open(path, options).await? {
                     return Ok(Arc::new(device));
                 }
                 if let Some(newest) = state.started().next_back() {
@@ -108,7 +116,7 @@ impl BlockLog {
                     ))
                 })?;
                 Ok(Arc::new(
-                    FileDevice::create(path, ring.device_len(), threads).await?,
+                    FileDevice::create(path, ring.device_len(), options).await?,
                 ))
             }
             Home::Device(device) => {
@@ -167,7 +175,7 @@ impl Backend for BlockLog {
     async fn identify(&self) -> Result<Found, Error> {
         let device: Arc<dyn Device> = match &self.home {
             // Exclusively, so that who may not have it learns so before anything is fenced.
-            Home::Path { path, .. } => match FileDevice::open(path, 1).await? {
+            Home::Path { path, .. } => match FileDevice::open(path, self.file_options()).await? {
                 Some(device) => Arc::new(device),
                 None => return Ok(Found::Blank),
             },
@@ -218,6 +226,7 @@ impl Backend for BlockLog {
         let scan = scan(&mut walk, superblock, state).await?;
         let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
         let start = start_after(superblock, &scan.ends, &trims);
+        // Frames reach at most a lap above the tail of either copy (F2).
         if start.saturating_sub(superblock.tail) > superblock.ring.capacity() {
             let what = format!(
                 "{}: the next epoch would begin there, more than the ring of {} bytes above the tail {}",

@@ -23,6 +23,9 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// The longest record that is accepted. Default 32 MiB. A quarter of the ring is the most that takes effect.
     pub record_bytes_max: usize,
+    /// Whether a file or block device is asked for `O_DIRECT`. Default true. Without it writes go through the page cache, each with an `fdatasync`: for file
+    /// systems where direct writes are slower.
+    pub direct_io: bool,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             slab_bytes: 2 << 20,
             queue_bytes_max: 64 << 20,
             record_bytes_max: 32 << 20,
+            direct_io: true,
         }
     }
 }
@@ -86,7 +90,7 @@ impl Config {
             overlap_bytes: self.overlap_bytes,
             slab_bytes: self.slab_bytes,
             queue_bytes_max: self.queue_bytes_max.max(quarter) as u64,
-            window: in_flight.max(largest).min(ring.capacity()),
+            window: block_ceil(in_flight.max(largest)).min(ring.capacity()),
         }
     }
 }

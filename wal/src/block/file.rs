@@ -4,7 +4,7 @@
 //! - Exclusive while it lives: a lock on a file, `O_EXCL` on a block device.
 //! - A file is made under another name, filled with zeros and synced, and only then renamed: a crash never leaves half a log in its place.
 //!
-//! Threads, because a blocking write costs one system call and no other wake-up than its completion; `threads` is how many may be under way.
+//! Threads, because a blocking write costs one system call and no other wake-up than its completion.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -48,6 +48,24 @@ pub struct FileDevice {
     ending: Arc<AtomicBool>,
 }
 
+/// How to use a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileOptions {
+    /// Operations that may be under way at once, each on a thread of its own.
+    pub threads: usize,
+    /// Whether to ask for `O_DIRECT`. Without it, or where it is refused: the page cache, and `fdatasync` after each write.
+    pub direct: bool,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self {
+            threads: 4,
+            direct: true,
+        }
+    }
+}
+
 enum Job {
     Write {
         at: u64,
@@ -71,44 +89,28 @@ enum Way {
     Direct,
     /// Through the page cache, `fdatasync` after each write.
     Buffered,
-    /// Reading alone, without exclusive use.
-    Inspect,
 }
 
 impl FileDevice {
-    /// Opens what is at `path`, with `threads` operations at a time; `None` if there is nothing, or an empty file.
+    /// Opens what is at `path`; `None` if there is nothing, or an empty file.
     ///
     /// # Errors
     /// `InUse`, `Io`.
-    pub async fn open(path: &Path, threads: usize) -> Result<Option<Self>, Error> {
+    pub async fn open(path: &Path, options: FileOptions) -> Result<Option<Self>, Error> {
         let path = path.to_owned();
-        blocking(move || open_exclusive(&path, threads)).await
+        blocking(move || open_exclusive(&path, options)).await
     }
 
     /// Makes a file of `len` zero bytes at `path`, where there is none, or an empty one.
     ///
     /// # Errors
     /// `InUse`, `Io`; of a file that could not be made whole nothing stays.
-    pub async fn create(path: &Path, len: u64, threads: usize) -> Result<Self, Error> {
+    pub async fn create(path: &Path, len: u64, options: FileOptions) -> Result<Self, Error> {
         let path = path.to_owned();
         blocking(move || {
             make(&path, len)?;
             let vanished = || io_error("open", &path, io::ErrorKind::NotFound.into());
-            open_exclusive(&path, threads)?.ok_or_else(vanished)
-        })
-        .await
-    }
-
-    /// Opens for reading alone, without exclusive use; `None` if there is nothing, or an empty file. Writes are refused.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub async fn inspect(path: &Path) -> Result<Option<Self>, Error> {
-        let path = path.to_owned();
-        blocking(move || match OpenOptions::new().read(true).open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error("open", &path, e)),
-            Ok(file) => Self::run(&path, file, Way::Inspect, 1),
+            open_exclusive(&path, options)?.ok_or_else(vanished)
         })
         .await
     }
@@ -152,9 +154,7 @@ impl FileDevice {
             block_bytes: block_bytes.max(512),
             len_bytes,
         };
-        if way != Way::Inspect {
-            tracing::info!(path = %path.display(), ?way, len_bytes, block_bytes, "block log device open");
-        }
+        tracing::info!(path = %path.display(), ?way, len_bytes, block_bytes, "block log device open");
         Ok(Some(Self {
             name,
             geometry,
@@ -236,7 +236,6 @@ impl Thread {
                 self.file.write_all_at(data, at)?;
                 self.file.sync_data()
             }
-            Way::Inspect => Err(io::ErrorKind::PermissionDenied.into()),
         }
     }
 
@@ -288,7 +287,7 @@ fn in_use(path: &Path) -> Error {
     }
 }
 
-fn open_exclusive(path: &Path, threads: usize) -> Result<Option<FileDevice>, Error> {
+fn open_exclusive(path: &Path, options: FileOptions) -> Result<Option<FileDevice>, Error> {
     let block_device = match fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error("stat", path, e)),
@@ -296,11 +295,8 @@ fn open_exclusive(path: &Path, threads: usize) -> Result<Option<FileDevice>, Err
     };
     let exclusive = if block_device { exclusive_flag() } else { 0 };
     for way in [Way::Direct, Way::Buffered] {
-        let flags = if way == Way::Direct {
-            direct_flags()
-        } else {
-            Some(0)
-        };
+        let direct = if options.direct { direct_flags() } else { None };
+        let flags = if way == Way::Direct { direct } else { Some(0) };
         let Some(flags) = flags else { continue };
         let mut tries = 0;
         let file = loop {
@@ -331,7 +327,7 @@ fn open_exclusive(path: &Path, threads: usize) -> Result<Option<FileDevice>, Err
         if way == Way::Direct && refuses_direct(&file).map_err(|e| io_error("read", path, e))? {
             continue;
         }
-        return FileDevice::run(path, file, way, threads);
+        return FileDevice::run(path, file, way, options.threads);
     }
     Err(io_error("open", path, io::ErrorKind::Unsupported.into()))
 }
@@ -438,16 +434,17 @@ mod platform {
     use std::{fs::File, io};
 
     use rustix::{
-        fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, ioctl_blksszget},
+        fs::{Advice, FallocateFlags, fadvise, fallocate, ioctl_blksszget},
         io::Errno,
     };
 
+    /// Not `O_SYNC`: that also waits for the journal to write the file's new modification time.
     pub(super) fn direct_flags() -> Option<i32> {
-        Some((OFlags::DIRECT | OFlags::DSYNC).bits() as i32)
+        Some(libc::O_DIRECT | libc::O_DSYNC)
     }
 
     pub(super) fn exclusive_flag() -> i32 {
-        OFlags::EXCL.bits() as i32
+        libc::O_EXCL
     }
 
     /// The logical block size of a block device.

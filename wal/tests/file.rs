@@ -1,0 +1,305 @@
+//! The block log in files and on block devices of this machine.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use wal::{
+    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Replay,
+    block::{BlockLog, Config, Device, FileDevice, FileOptions},
+    testing::{Hear, Storage, conformance},
+};
+
+const CAPACITY: u64 = 4 << 20;
+
+fn state() -> LogState {
+    let identity = Identity {
+        cluster: 1,
+        log: LogUuid::new(2),
+        node: 3,
+    };
+    LogState::new(identity, LogEpoch::new(1))
+}
+
+fn log_in(folder: &Path) -> (PathBuf, BlockLog) {
+    let path = folder.join("wal");
+    (path.clone(), BlockLog::file(path, CAPACITY))
+}
+
+async fn start(place: &BlockLog, state: &mut LogState) -> (Arc<dyn Log>, Arc<Hear>) {
+    let replay = place.open(state).await.unwrap();
+    start_replay(replay, state).await
+}
+
+async fn start_replay(replay: Box<dyn Replay>, state: &mut LogState) -> (Arc<dyn Log>, Arc<Hear>) {
+    state.begin(replay.ends(), replay.start_position());
+    let hear = Hear::new();
+    let log = replay.start(Arc::clone(&hear) as _).await.unwrap();
+    state.grant(LogEpoch::new(state.epoch.get() + 1));
+    (log, hear)
+}
+
+async fn refused(place: &BlockLog, state: &LogState) -> Error {
+    match place.open(state).await {
+        Ok(_) => panic!("opened"),
+        Err(e) => e,
+    }
+}
+
+struct Buffered(tempfile::TempDir);
+
+impl Storage for Buffered {
+    fn backend(&self) -> Arc<dyn Backend> {
+        let config = Config {
+            direct_io: false,
+            ..Config::default()
+        };
+        Arc::new(log_in(self.0.path()).1.with_config(config))
+    }
+}
+
+#[tokio::test]
+async fn a_file_through_the_page_cache_keeps_the_contract_and_says_so() {
+    conformance(|| Buffered(tempfile::tempdir().unwrap())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions {
+        direct: false,
+        ..FileOptions::default()
+    };
+    let device = FileDevice::create(&folder.path().join("wal"), 1 << 20, options)
+        .await
+        .unwrap();
+    assert!(
+        device.name().ends_with("wal (buffered)"),
+        "{}",
+        device.name()
+    );
+}
+
+#[tokio::test]
+async fn a_new_file_is_allocated_and_written_before_it_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    let (log, _) = start(&place, &mut state()).await;
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(metadata.len(), CAPACITY + 128 * 1024);
+    assert!(
+        metadata.blocks() * 512 >= metadata.len(),
+        "{} blocks",
+        metadata.blocks()
+    );
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "the draft is gone"
+    );
+    assert_eq!(log.usage().capacity, CAPACITY);
+}
+
+#[tokio::test]
+async fn identify_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    assert_eq!(place.identify().await.unwrap(), Found::Blank);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_log_in_use_is_neither_opened_nor_identified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    let mut state = state();
+    let (log, _) = start(&place, &mut state).await;
+    let second = BlockLog::file(&path, CAPACITY);
+    let error = refused(&second, &state).await;
+    assert!(
+        matches!(&error, Error::InUse { place, .. } if place.ends_with("wal")),
+        "{error}"
+    );
+    let identified = second.identify().await;
+    assert!(
+        matches!(identified, Err(Error::InUse { .. })),
+        "{identified:?}"
+    );
+    log.close().await.unwrap();
+    second.open(&state).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_empty_though_it_owes_is_missing_and_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    let mut state = state();
+    let (log, _) = start(&place, &mut state).await;
+    log.close().await.unwrap();
+    fs::remove_file(&path).unwrap();
+    let error = refused(&place, &state).await;
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+    assert!(!path.exists());
+    fs::write(&path, b"").unwrap();
+    let error = refused(&place, &state).await;
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    let mut state = state();
+    let (log, _) = start(&place, &mut state).await;
+    log.close().await.unwrap();
+    for len in [CAPACITY, 4096] {
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+        let error = refused(&place, &state).await;
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{len} bytes")),
+            "{error}"
+        );
+        assert_eq!(fs::metadata(&path).unwrap().len(), len);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_creation_is_one_clear_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wal");
+    let place = BlockLog::file(&path, 10 << 40);
+    let error = refused(&place, &state()).await;
+    let Error::Io {
+        op: "preallocate",
+        place,
+        source,
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(Path::new(place), path);
+    assert!(
+        matches!(
+            source.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::FileTooLarge
+        ),
+        "{source}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_draft_that_a_crash_left_is_no_log_and_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    fs::write(folder.path().join("wal.new"), vec![7; 300_000]).unwrap();
+    assert_eq!(place.identify().await.unwrap(), Found::Blank);
+    let (log, hear) = start(&place, &mut state()).await;
+    Hear::append(&*log, &[b"x"]).unwrap();
+    hear.until_durable(1).await;
+    assert!(path.exists() && !folder.path().join("wal.new").exists());
+}
+
+#[tokio::test]
+async fn places_that_cannot_be_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("no").join("wal");
+    let error = refused(&BlockLog::file(&nowhere, CAPACITY), &state()).await;
+    assert!(error.to_string().contains("no/wal"), "{error}");
+    let error = refused(&BlockLog::file(folder.path(), CAPACITY), &state()).await;
+    assert!(
+        error.to_string().contains(folder.path().to_str().unwrap()),
+        "{error}"
+    );
+    let error = refused(&BlockLog::file(folder.path().join("wal"), 100), &state()).await;
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_dropped_gives_its_file_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, place) = log_in(folder.path());
+    let mut state = state();
+    for life in 0..20_u8 {
+        let mut replay = place.open(&state).await.unwrap();
+        let mut back = 0;
+        while let Some(piece) = replay.next().await.unwrap() {
+            back += piece.len();
+        }
+        assert!(back >= usize::from(life) * 2, "{back} in life {life}");
+        let (log, hear) = start_replay(replay, &mut state).await;
+        Hear::append(&*log, &[&[life; 3000]]).unwrap();
+        Hear::append(&*log, &[&[life; 3000]]).unwrap();
+        hear.until_durable(2).await;
+        // In flight when the log is dropped.
+        Hear::append(&*log, &[&[life; 3000]]).unwrap();
+    }
+}
+
+/// A loop device over a file, detached when dropped.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn over(path: &Path, sector: &str) -> Self {
+        let output = std::process::Command::new("losetup")
+            .args(["--direct-io=on", "--sector-size", sector, "-f", "--show"])
+            .arg(path)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["-d", &self.0])
+            .status();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root and losetup"]
+async fn a_raw_block_device_keeps_the_contract() {
+    for sector in ["512", "4096"] {
+        conformance(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("disk");
+            fs::write(&file, vec![0; 8 << 20]).unwrap();
+            let device = LoopDevice::over(&file, sector);
+            move || {
+                let _ = &folder;
+                Arc::new(BlockLog::file(&device.0, 0)) as Arc<dyn Backend>
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root and losetup"]
+async fn a_block_device_is_used_by_one_log_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk");
+    fs::write(&file, vec![0; 8 << 20]).unwrap();
+    let device = LoopDevice::over(&file, "4096");
+    let place = BlockLog::file(&device.0, 0);
+    let mut state = state();
+    let (log, _) = start(&place, &mut state).await;
+    assert_eq!(log.usage().capacity, (8 << 20) - 128 * 1024);
+    let error = refused(&place, &state).await;
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+}
