@@ -249,7 +249,8 @@ impl ObjectStore for Retrying {
         let first_page = async move {
             let mut tries = this.tries();
             loop {
-                let mut names = this.store.list(prefix.as_ref());
+                // Fused: a listing that is empty ends before the chain begins.
+                let mut names = this.store.list(prefix.as_ref()).fuse();
                 match tries.attempt(names.try_next()).await {
                     Ok(first) => {
                         let first = futures::stream::iter(first.map(Ok));
