@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 
 pub use read::{FetchedLog, LogRecord};
 
-use super::Segment;
 use super::edit::{self, Edit};
 use super::list::SegmentList;
+use super::{Segment, Slice};
 use crate::{Append, Error, Result, Stream, StreamEpoch, StreamId};
 
 /// Where a segment log is: `start <= confirm <= next`.
@@ -219,10 +219,12 @@ impl SegmentLog {
     }
 
     /// Replaces the sealed segments that make up exactly `run` by `with`, in one step. Readers see all of it or
-    /// nothing; offsets do not move. Every stream that `with` names must be the data stream or attached.
+    /// nothing; offsets do not move. Every stream that `with` names must be the data stream or attached, and what it
+    /// names must be durable.
     ///
     /// # Errors
-    /// `Invalid`: `run` is not made of whole sealed segments, or `with` does not fit in it. Else as [`Stream::append`].
+    /// `Invalid`: `run` is not made of whole sealed segments, `with` does not fit in it, or names what is not there.
+    /// `OutOfRange`: `run` is not durable to its end. Else as [`Stream::append`].
     pub async fn replace(&self, run: Range<u64>, with: Vec<Segment>) -> Result<()> {
         let _exclusive = self.exclusive.lock().await;
         let (durable, before) = {
@@ -231,15 +233,10 @@ impl SegmentLog {
             if run.end > confirm {
                 return Err(out_of_range(run.end, state.list.start(), confirm));
             }
-            state.confirm_floor = state.confirm_floor.max(run.end);
-            let unknown = with
-                .iter()
-                .flat_map(|segment| &segment.slices)
-                .find(|slice| self.stream_of(&state, slice.stream).is_none());
-            if let Some(slice) = unknown {
-                return Err(Error::invalid("a slice of a stream that is not attached")
-                    .with("stream", slice.stream));
+            for slice in with.iter().flat_map(|segment| &segment.slices) {
+                self.check_durable(&state, slice)?;
             }
+            state.confirm_floor = state.confirm_floor.max(run.end);
             let before = state.list.closed_ends();
             let segments = with;
             let edit = Edit::Replace { run, segments };
@@ -247,6 +244,21 @@ impl SegmentLog {
         };
         self.kept(durable).await?;
         self.trim_streams(before).await
+    }
+
+    /// Refuses a slice of records that are not there.
+    fn check_durable(&self, state: &State, slice: &Slice) -> Result<()> {
+        let stream = self.stream_of(state, slice.stream).ok_or_else(|| {
+            Error::invalid("a slice of a stream that is not attached").with("stream", slice.stream)
+        })?;
+        let (start, confirm) = (stream.start(), stream.confirm());
+        if slice.start < start || slice.end.is_none_or(|end| end > confirm) {
+            return Err(Error::invalid("a slice of records that are not there")
+                .with("slice", format!("{slice:?}"))
+                .with("start", start)
+                .with("confirm", confirm));
+        }
+        Ok(())
     }
 
     fn begin_edit(&self, base: u64) -> Edit {

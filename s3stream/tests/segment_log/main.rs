@@ -179,6 +179,10 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid, "not attached");
     log.attach(other);
+    let mut beyond = compacted.clone();
+    beyond.slices[0].end = Some(16);
+    let refused = log.replace(0..20, vec![beyond]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "past the stream's end");
     let refused = log.replace(0..30, vec![]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid, "the active segment");
     log.replace(0..20, vec![compacted]).await.unwrap();

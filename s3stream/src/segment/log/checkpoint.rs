@@ -18,7 +18,7 @@ impl SegmentLog {
     /// Writes the whole list when many edits have gathered and trims the edits before it. Call it now and then.
     ///
     /// # Errors
-    /// As [`Stream::append`] and [`Stream::trim`]; nothing is lost, call again.
+    /// As [`Stream::append`](crate::Stream::append) and [`Stream::trim`](crate::Stream::trim); nothing is lost, call again.
     pub async fn maintain(&self) -> Result<()> {
         let _exclusive = self.exclusive.lock().await;
         let (first, last) = {

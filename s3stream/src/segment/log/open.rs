@@ -11,6 +11,7 @@ use crate::{Error, Result, Stream};
 
 /// Bytes of the meta stream read at once when opening.
 const REPLAY_BYTES: usize = 1 << 20;
+
 impl SegmentLog {
     /// Opens the log whose records are in `data` and whose list of segments is in `meta`, two streams of one group
     /// that nobody else appends to. Reads the meta stream only. Two empty streams are an empty log.
