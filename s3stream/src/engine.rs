@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     ClusterId, Error, ErrorKind, GroupId, NodeEpoch, NodeId, Result, Stream, StreamId,
-    metadata::{Answer, Command, Expect, KvPut},
+    metadata::{Answer, Command, DebtView, Expect, KvPut},
     store::Requests,
 };
 
@@ -209,6 +209,11 @@ impl Engine {
     /// The requests that this engine has sent to its bucket so far.
     pub fn requests(&self) -> Requests {
         self.core().bucket.requests()
+    }
+
+    /// Log epochs that may owe data to the bucket, of all nodes, as this node knows (M6).
+    pub fn debts(&self) -> Vec<DebtView> {
+        self.core().metadata.view(|state| state.debts().collect())
     }
 
     /// How much memory and log is in use.

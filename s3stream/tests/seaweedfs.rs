@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, path::Path,
 };
-use s3stream::testing::SeaweedFs;
+use s3stream::{Engine, store::Credentials, testing::SeaweedFs};
 
 /// More contenders on one key make the server slow, not wrong.
 const CONTENDERS: usize = 4;
@@ -96,5 +96,59 @@ async fn seaweedfs_lets_exactly_one_contender_create_and_exactly_one_swap() {
             matches!(late, Err(Error::Precondition { .. })),
             "a swap from an old version: {late:?}"
         );
+    }
+}
+
+/// The engine as a whole: metadata by conditional puts, objects, and everything again from the bucket alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs SeaweedFS: .ci/run s3"]
+async fn seaweedfs_keeps_what_an_engine_wrote() {
+    const RECORDS: u64 = 5_000;
+    let server = SeaweedFs::start().expect("the server starts");
+    let credentials = || {
+        Credentials::from_pairs(
+            server
+                .environment()
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        )
+    };
+    let payload = |offset: u64| vec![offset as u8; 2_000 + offset as usize % 100];
+    let open = || {
+        Engine::builder()
+            .bucket(server.url("engine"))
+            .credentials(credentials())
+            .wal("memory:")
+            .open()
+    };
+    let engine = open().await.expect("the engine opens");
+    let streams = [
+        engine.create_stream().await.expect("a stream"),
+        engine.create_stream().await.expect("a stream"),
+    ];
+    for stream in &streams {
+        let mut appends = Vec::new();
+        for offset in 0..RECORDS {
+            appends.push(stream.append(1, &[&payload(offset)]).expect("room"));
+        }
+        for append in appends {
+            append.await.expect("durable");
+        }
+    }
+    engine
+        .close(std::time::Duration::from_secs(60))
+        .await
+        .expect("everything uploaded");
+
+    let engine = open().await.expect("the engine opens with another log");
+    for stream in &streams {
+        let stream = engine.open_stream(stream.id()).await.expect("the stream");
+        let mut next = 0;
+        while next < RECORDS {
+            for record in stream.fetch(next, 1 << 20).await.expect("fetched").records {
+                assert_eq!(record.offsets.start, next);
+                assert_eq!(record.payload, payload(next));
+                next += 1;
+            }
+        }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Flushed {
     pub(crate) sealed: u64,
     /// Everything below is committed.
     pub(crate) committed: u64,
+    /// Records were refused for good: the log keeps them, and cannot be given up.
+    pub(crate) stuck: bool,
     /// Counts the lives of the log; a wait does not outlive one.
     pub(crate) session: u64,
 }
@@ -270,6 +272,10 @@ impl Core {
         });
     }
 
+    pub(crate) fn note_stuck(&self) {
+        self.flush.send_modify(|flushed| flushed.stuck = true);
+    }
+
     /// Nothing of the log is in the cache any more: it is about to be loaded again.
     pub(crate) fn restart_positions(&self) {
         self.flush.send_modify(|flushed| {
@@ -293,7 +299,7 @@ impl Core {
         let mut flushed = self.flush.subscribe();
         let before = *flushed.borrow_and_update();
         let target = before.durable;
-        if before.committed >= target {
+        if before.committed >= target && !before.stuck {
             return Ok(());
         }
         self.flush.send_if_modified(|flushed| {
@@ -303,6 +309,11 @@ impl Core {
         self.wake.notify_one();
         loop {
             let now = *flushed.borrow_and_update();
+            if now.stuck {
+                return Err(Error::internal(
+                    "records were refused by the metadata and stay in the log",
+                ));
+            }
             if now.committed >= target {
                 return Ok(());
             }

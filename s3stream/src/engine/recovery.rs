@@ -59,7 +59,7 @@ impl Core {
             .iter()
             .map(|end| (NodeEpoch::new(end.epoch.get()), end.end))
             .collect();
-        self.record_ends(Started {
+        let started = Started {
             log: log_uuid,
             start,
             ends: sealed.clone(),
@@ -67,16 +67,23 @@ impl Core {
                 .iter()
                 .map(|(stream, tail)| (*stream, tail.end))
                 .collect(),
-        })
-        .await?;
+        };
+        // What owes nothing is retired at once: a node that starts again and again leaves no trail.
+        let owes = !tails.is_empty();
+        let retired = owed.iter().map(|debt| debt.epoch).filter(|_| !owes);
+        self.record_ends(started, retired.collect()).await?;
 
         self.object_ids.reset(registered.objects);
         self.with_cache(0, |cache| {
             *cache = cache::LogCache::new(self.config.upload_bytes as usize);
         });
         self.restart_positions();
-        let first = owed.iter().map(|debt| debt.trim).min().unwrap_or(start);
-        let mut settling = Settling::replaying(log_uuid, epoch, sealed, first);
+        let mut settling = if owes {
+            let first = owed.iter().map(|debt| debt.trim).min().unwrap_or(start);
+            Settling::replaying(log_uuid, epoch, sealed, first)
+        } else {
+            Settling::replaying(log_uuid, epoch, Vec::new(), start)
+        };
         self.load(&mut settling, replay.as_mut(), &tails).await?;
 
         let sink = DurableSink::new(self, epoch);
@@ -156,11 +163,28 @@ impl Core {
         Ok(tails)
     }
 
-    /// F0 step 5.
-    async fn record_ends(&self, started: Started) -> Result<()> {
-        let started = Command::Started(started);
-        match self.metadata.submit(vec![started]).await?.pop() {
-            Some(Answer::Started { .. }) => Ok(()),
+    /// F0 step 5, and the end of epochs that owe nothing.
+    async fn record_ends(&self, started: Started, retired: Vec<NodeEpoch>) -> Result<()> {
+        let log = started.log;
+        let mut commands = vec![Command::Started(started)];
+        if !retired.is_empty() {
+            commands.push(Command::Retire {
+                log,
+                epochs: retired,
+            });
+        }
+        let mut answers = self.metadata.submit(commands).await?.into_iter();
+        match answers.next() {
+            Some(Answer::Started { .. }) => {
+                for answer in answers {
+                    if let Answer::Retired(epochs) = answer {
+                        for refusal in epochs.into_iter().filter_map(Result::err) {
+                            tracing::warn!(%refusal, "a log epoch stays registered");
+                        }
+                    }
+                }
+                Ok(())
+            }
             Some(Answer::Refused(refusal)) => {
                 Err(Error::corrupt("the log does not fit the metadata")
                     .with("log", self.wal.url())

@@ -179,43 +179,42 @@ impl Core {
 
     /// Commits one block and gives up its part of the log.
     pub(crate) async fn settle(&self, settling: &mut Settling, uploaded: Uploaded) -> Result<()> {
+        let log = settling.log_uuid;
         let mut objects = uploaded.objects;
         let last = objects.pop();
         // The trim may travel only with what it depends on being decided.
         let first: Vec<_> = objects
             .into_iter()
-            .map(|object| commit(settling.log_uuid, object, Vec::new()))
+            .map(|object| commit(log, object, Vec::new()))
             .collect();
         if !first.is_empty() {
             settling.stuck |= !self.submit_commits(first).await?;
         }
-        if let Some(object) = last {
-            let with_this = if settling.stuck {
-                settling.settled
-            } else {
-                uploaded.position_end
-            };
-            let mut commands = vec![commit(settling.log_uuid, object, settling.trims(with_this))];
-            let paid = settling.paid(with_this);
-            if !paid.is_empty() {
-                commands.push(Command::Retire {
-                    log: settling.log_uuid,
-                    epochs: paid.clone(),
-                });
-            }
-            if self.submit_commits(commands).await? {
-                settling.owed.retain(|(epoch, _)| !paid.contains(epoch));
-            } else {
-                settling.stuck = true;
-            }
-            if let Some(log) = &settling.log
-                && !settling.stuck
-            {
+        let to = if settling.stuck {
+            settling.settled
+        } else {
+            uploaded.position_end
+        };
+        let trim = settling.trims(to);
+        let mut commands = match last {
+            Some(object) => vec![commit(log, object, trim)],
+            // All of the block was trimmed or destroyed before it was cut.
+            None => vec![Command::TrimLog { log, trim }],
+        };
+        let paid = settling.paid(to);
+        if !paid.is_empty() {
+            let epochs = paid.clone();
+            commands.push(Command::Retire { log, epochs });
+        }
+        settling.stuck |= !self.submit_commits(commands).await?;
+        if settling.stuck {
+            self.note_stuck();
+        } else {
+            settling.owed.retain(|(epoch, _)| !paid.contains(epoch));
+            settling.settled = uploaded.position_end;
+            if let Some(log) = &settling.log {
                 log.trim(uploaded.position_end);
             }
-        }
-        if !settling.stuck {
-            settling.settled = uploaded.position_end;
         }
         self.with_cache(0, |cache| cache.settle(uploaded.block));
         self.note_committed(uploaded.position_end.get());
@@ -253,7 +252,7 @@ impl Core {
                     }
                 }
                 Answer::Prepared { objects } => self.object_ids.add(objects),
-                Answer::Retired(_) => {}
+                Answer::Retired(_) | Answer::LogTrimmed(_) => {}
                 other => {
                     return Err(Error::internal("the metadata refused a commit")
                         .with("answer", format!("{other:?}")));

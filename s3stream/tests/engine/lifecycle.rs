@@ -90,6 +90,40 @@ async fn a_replay_larger_than_memory_is_loaded_in_pieces() {
 }
 
 #[tokio::test]
+async fn a_node_that_starts_again_and_again_leaves_no_trail_of_debts() {
+    let places = Places::new();
+    for _ in 0..10 {
+        let engine = places.open().await;
+        assert_eq!(engine.debts().len(), 1, "{:?}", engine.debts());
+    }
+    let engine = places.open().await;
+    fill(&engine.create_stream().await.unwrap(), 10, 100).await;
+    drop(engine);
+    // The epoch with records is owed until they are uploaded, however often it is taken over.
+    for restarts in 1..5 {
+        let engine = places.open().await;
+        assert_eq!(engine.debts().len(), 1 + restarts);
+    }
+    let engine = places.open().await;
+    engine.flush().await.unwrap();
+    assert_eq!(engine.debts().len(), 1);
+}
+
+#[tokio::test]
+async fn a_log_of_records_that_were_all_trimmed_is_given_up_without_an_object() {
+    let places = Places::new();
+    let engine = places.open().await;
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 10, 100).await;
+    stream.trim(..10).await.unwrap();
+    engine.flush().await.unwrap();
+    engine.close(LONG).await.unwrap();
+    let engine = places.open().await;
+    let stream = open_stream(&engine, stream.id()).await;
+    assert_eq!((stream.start(), stream.next()), (10, 10));
+}
+
+#[tokio::test]
 async fn a_group_that_was_closed_opens_on_another_node_and_not_before() {
     let places = Places::new();
     let other = Places {
