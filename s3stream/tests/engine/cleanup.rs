@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use s3stream::ErrorKind;
 
-use crate::support::{LONG, Places, check, fill};
+use crate::support::{LONG, Places, check, fill, payload};
 
 async fn objects(places: &Places) -> usize {
     let prefix = object_store::path::Path::from("cluster/objects");
@@ -93,4 +93,40 @@ async fn records_of_a_destroyed_stream_do_not_hold_up_the_log() {
     let kept = engine.open_stream(kept.id()).await.unwrap();
     check(&kept, 0..100, 1_000).await;
     engine.close(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_trim_inside_a_record_keeps_the_record_wherever_it_is() {
+    for restart in [false, true] {
+        let places = Places::new();
+        let mut engine = places.open().await;
+        let mut stream = engine.create_stream().await.unwrap();
+        for offset in (0..20).step_by(2) {
+            let append = stream.append(2, &[&payload(&stream, offset, 50)]).unwrap();
+            append.await.unwrap();
+        }
+        stream.trim(..15).await.unwrap();
+        if restart {
+            let id = stream.id();
+            drop((engine, stream));
+            engine = places.open().await;
+            stream = engine.open_stream(id).await.unwrap();
+        }
+        let whole = |fetched: s3stream::Fetched| {
+            assert_eq!(fetched.start, 15);
+            let ranges: Vec<_> = fetched.records.iter().map(|r| r.offsets.clone()).collect();
+            assert_eq!(ranges, [14..16, 16..18, 18..20]);
+        };
+        whole(stream.fetch(15, 1 << 20).await.unwrap());
+        engine.flush().await.unwrap();
+        engine.close(LONG).await.unwrap();
+        let engine = places.open().await;
+        let stream = engine.open_stream(stream.id()).await.unwrap();
+        whole(stream.fetch(15, 1 << 20).await.unwrap());
+        assert_eq!(
+            stream.fetch(14, 1).await.unwrap_err().kind(),
+            ErrorKind::OutOfRange
+        );
+        assert_eq!((stream.start(), stream.next()), (15, 20));
+    }
 }

@@ -1,6 +1,6 @@
 //! Every limit, at the limit.
 
-use s3stream::{Config, ErrorKind};
+use s3stream::{Config, Engine, ErrorKind};
 
 use crate::support::{LONG, Places, check, fill, payload, small};
 
@@ -151,4 +151,38 @@ async fn reads_of_many_objects_come_through_a_small_cache() {
             assert_eq!(fetched.records[0].payload, payload(&stream, from, 1_000));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_ring_is_filled_many_times_over_and_comes_back() {
+    let places = Places::new();
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        Engine::builder()
+            .object_store(places.bucket.clone(), "cluster")
+            .wal(format!("block:{}/wal?capacity=4MiB", dir.path().display()))
+            .config(Config {
+                log_cache_bytes: 64 << 20,
+                upload_bytes: 8 << 20,
+                ..small()
+            })
+            .open()
+    };
+    let engine = open().await.unwrap();
+    let stream = engine.create_stream().await.unwrap();
+    let mut end = 0;
+    for (count, len) in [(4_000, 1_000), (300, 30_000), (20_000, 20)] {
+        fill(&stream, count, len).await;
+        check(&stream, end..end + count, len).await;
+        end += count;
+    }
+    assert!(engine.usage().log_capacity_bytes <= 4 << 20);
+    let id = stream.id();
+    drop((engine, stream));
+    let engine = open().await.unwrap();
+    let stream = engine.open_stream(id).await.unwrap();
+    assert_eq!(stream.confirm(), end);
+    check(&stream, 0..4_000, 1_000).await;
+    check(&stream, 4_300..end, 20).await;
+    engine.close(LONG).await.unwrap();
 }
