@@ -82,8 +82,9 @@ pub(crate) fn rust_files() -> Vec<File> {
         .collect()
 }
 
-/// Whether a path holds production code: under a crate's `src`, neither a test module of its own file nor what feature `testing` adds.
+/// Whether a path holds production code: under a crate's `src`, neither a test module of its own file, nor what feature `testing` adds, nor a
+/// fuzz target.
 pub(crate) fn is_production(path: &str) -> bool {
     let is_test = |part: &str| matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs");
-    path.contains("/src/") && !path.split('/').any(is_test)
+    path.contains("/src/") && !path.starts_with("fuzz/") && !path.split('/').any(is_test)
 }
