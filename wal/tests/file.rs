@@ -272,7 +272,7 @@ impl Drop for LoopDevice {
 }
 
 #[tokio::test]
-#[ignore = "needs root and losetup"]
+#[ignore = "needs root and losetup: .ci/run device"]
 async fn a_raw_block_device_keeps_the_contract() {
     for sector in ["512", "4096"] {
         conformance(|| {
@@ -290,7 +290,7 @@ async fn a_raw_block_device_keeps_the_contract() {
 }
 
 #[tokio::test]
-#[ignore = "needs root and losetup"]
+#[ignore = "needs root and losetup: .ci/run device"]
 async fn a_block_device_is_used_by_one_log_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("disk");
