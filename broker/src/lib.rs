@@ -1,7 +1,42 @@
 //! A thin Kafka broker on s3stream: unchanged Kafka clients, and no state that another broker could not take over.
-#![allow(
-    dead_code,
-    reason = "the connection loop that uses the wire layer lands next"
-)]
+//!
+//! Records are durable in a write-ahead log when they are acknowledged and in a bucket soon after; topics and their
+//! configurations are in the bucket's metadata. Served are topics, produce, fetch with long poll, and offsets by time
+//! ([`Broker`] lists the APIs); groups, idempotent producers and transactions are not offered yet.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), broker::StartError> {
+//! let config = broker::Config {
+//!     listen: "127.0.0.1:0".into(),
+//!     bucket: "memory:".into(),
+//!     wal: "memory:".into(),
+//!     ..broker::Config::default()
+//! };
+//! let broker = broker::Broker::start(config).await?;
+//! println!("bootstrap.servers={}", broker.address());
+//! broker.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What clients send is untrusted: limits, timeouts and a guard before the codec bound what a connection can make the
+//! broker hold, and whatever goes wrong on a connection ends that connection alone.
 
+mod api;
+mod broker;
+mod budget;
+mod cli;
+mod clock;
+mod config;
+mod connection;
+mod node;
+mod retention;
+mod server;
+mod start_error;
+mod topics;
 mod wire;
+
+pub use broker::Broker;
+pub use cli::main;
+pub use config::{Config, ConfigError, Limits, Problem, TopicDefaults};
+pub use start_error::StartError;

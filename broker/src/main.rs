@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The broker as a program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    broker::main()
+}

@@ -1,0 +1,151 @@
+//! One file per API: from a decoded request to an answer.
+//!
+//! A request is *begun* in the order in which it arrived on its connection: what changes something (an append, a new topic)
+//! is done or queued when `begin` returns. What remains is a future that the connection awaits when it is that answer's
+//! turn: an acknowledgement, or a look-up, which so sees everything that was asked before it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kafka_protocol::{error::ResponseError, messages::ApiKey, protocol::Decodable};
+use s3stream::ErrorKind;
+use tokio::sync::watch;
+
+use crate::{
+    node::Node,
+    topics::partition::{Leading, Partition},
+    wire::response::{EncodeError, Head, Response},
+};
+
+mod api_versions;
+mod create_topics;
+mod delete_topics;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
+
+pub(crate) use api_versions::unsupported_version;
+
+/// The connection that a request came on.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    /// The address that the client has connected to.
+    pub(crate) local: SocketAddr,
+    /// Becomes true when the connection or the broker ends: whoever waits for more data answers with what there is.
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+/// A request whose body the guard has walked.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) head: Head,
+    pub(crate) client_id: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+/// What `begin` leaves to be done.
+pub(crate) enum Reply {
+    /// No answer at all (F11).
+    Silent,
+    /// An answer, in its turn.
+    Later(BoxFuture<'static, Result<Response, Abort>>),
+}
+
+/// Why a connection is ended instead of answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Abort {
+    #[error("{key:?} v{version} request: {reason}")]
+    Undecodable {
+        key: ApiKey,
+        version: i16,
+        reason: String,
+    },
+    #[error(transparent)]
+    Unencodable(#[from] EncodeError),
+    /// acks=0 has no answer in which an error could stand: Kafka, too, ends the connection.
+    #[error("a produce request that wants no answer failed: {0}")]
+    SilentFailure(String),
+    #[error("{0:?} is in the table of what is served but has no code")]
+    Unserved(ApiKey),
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Does what must happen in the order of the connection.
+pub(crate) async fn begin(
+    node: &Arc<Node>,
+    session: &Session,
+    request: Request,
+) -> Result<Reply, Abort> {
+    let node = node.clone();
+    match request.head.key {
+        ApiKey::ApiVersions => api_versions::begin(request),
+        ApiKey::Metadata => metadata::begin(node, session, request).await,
+        ApiKey::Produce => produce::begin(node, request).await,
+        ApiKey::Fetch => fetch::begin(node, session, request),
+        ApiKey::ListOffsets => list_offsets::begin(node, request),
+        ApiKey::CreateTopics => create_topics::begin(node, request).await,
+        ApiKey::DeleteTopics => delete_topics::begin(node, request).await,
+        key => Err(Abort::Unserved(key)),
+    }
+}
+
+/// The partition that a request names, with its log open. The error is the code for the client.
+async fn find_partition(
+    node: &Node,
+    topic: &str,
+    index: i32,
+) -> Result<(Arc<Partition>, Leading), i16> {
+    let partition = node
+        .topics
+        .get(topic)
+        .and_then(|topic| topic.partition(index).cloned())
+        .ok_or(ResponseError::UnknownTopicOrPartition.code())?;
+    let leading = partition.log(node.topics.engine()).await?;
+    Ok((partition, leading))
+}
+
+/// Checks the leader epoch that a client believes in; -1 believes in any.
+fn check_epoch(leading: &Leading, believed: i32) -> Result<(), ResponseError> {
+    match believed {
+        -1 => Ok(()),
+        older if older < leading.epoch => Err(ResponseError::FencedLeaderEpoch),
+        newer if newer > leading.epoch => Err(ResponseError::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
+/// The code for an error of the engine outside a log: all but one are worth another try.
+fn error_of(error: &s3stream::Error) -> ResponseError {
+    match error.kind() {
+        ErrorKind::Fenced | ErrorKind::Closed => ResponseError::NotController,
+        ErrorKind::Full | ErrorKind::Unavailable => ResponseError::RequestTimedOut,
+        ErrorKind::Corrupt => ResponseError::KafkaStorageError,
+        _ => ResponseError::UnknownServerError,
+    }
+}
+
+impl Request {
+    fn decode<M: Decodable>(&self) -> Result<M, Abort> {
+        M::decode(&mut self.body.clone(), self.head.version).map_err(|error| Abort::Undecodable {
+            key: self.head.key,
+            version: self.head.version,
+            reason: error.to_string(),
+        })
+    }
+}
+
+impl Reply {
+    fn later(
+        future: impl Future<Output = Result<Response, Abort>> + Send + 'static,
+    ) -> Result<Self, Abort> {
+        Ok(Self::Later(Box::pin(future)))
+    }
+
+    fn now(response: Result<Response, EncodeError>) -> Result<Self, Abort> {
+        let response = response?;
+        Self::later(async move { Ok(response) })
+    }
+}

@@ -1,0 +1,254 @@
+//! Fetch (1): records from an offset on, and the wait for more of them (F18 to F23).
+//!
+//! `records of an answer <= min(max_bytes, limits.fetch_bytes_max)`, and of a partition `<= partition_max_bytes`, but the
+//! first batch of an answer is sent whatever its size (F20). A fetch that finds less than `min_bytes` waits for the high
+//! watermark of any of its partitions to move, and for nothing else: no timer polls. There are no sessions (F23).
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{FetchRequest, TopicName},
+};
+use segment_adapter::{LogError, Offsets};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Abort, Reply, Request, Session, check_epoch, find_partition};
+use crate::{
+    node::Node,
+    topics::partition::{Leading, Partition},
+    wire::{
+        fetch_response::{FetchedPartition, FetchedTopic, encode},
+        response::{Head, Response},
+    },
+};
+
+/// A partition that is asked for. The log is looked up once: a fetch that outlives its topic ends with an error.
+struct Wanted {
+    topic: usize,
+    index: i32,
+    from: i64,
+    bytes_max: usize,
+    log: Result<(Arc<Partition>, Leading), i16>,
+}
+
+struct Fetch {
+    node: Arc<Node>,
+    head: Head,
+    names: Vec<TopicName>,
+    wanted: Vec<Wanted>,
+    bytes_min: usize,
+    bytes_max: usize,
+    deadline: Instant,
+    closing: watch::Receiver<bool>,
+}
+
+pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
+    let asked: FetchRequest = request.decode()?;
+    let closing = session.closing.clone();
+    Reply::later(async move {
+        if asked.session_id != 0 {
+            let code = ResponseError::FetchSessionIdNotFound.code();
+            return Ok(encode(request.head, code, Vec::new()));
+        }
+        let fetch = Fetch::new(node, request.head, asked, closing).await;
+        fetch.run().await
+    })
+}
+
+/// What one pass over the partitions has found.
+struct Pass {
+    partitions: Vec<FetchedPartition>,
+    bytes: usize,
+    failed: bool,
+}
+
+impl Fetch {
+    async fn new(
+        node: Arc<Node>,
+        head: Head,
+        asked: FetchRequest,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        // A wait longer than a connection may be silent has no use.
+        let wait_max = node.config.limits.idle_timeout_ms;
+        let wait = (asked.max_wait_ms.max(0) as u64).min(wait_max);
+        let deadline = Instant::now() + Duration::from_millis(wait);
+        let mut names = Vec::with_capacity(asked.topics.len());
+        let mut wanted = Vec::new();
+        for (topic, data) in asked.topics.into_iter().enumerate() {
+            for partition in data.partitions {
+                let index = partition.partition;
+                let mut log = find_partition(&node, data.topic.as_str(), index).await;
+                if let Ok((_, leading)) = &log
+                    && let Err(error) = check_epoch(leading, partition.current_leader_epoch)
+                {
+                    log = Err(error.code());
+                }
+                wanted.push(Wanted {
+                    topic,
+                    index,
+                    from: partition.fetch_offset,
+                    bytes_max: partition.partition_max_bytes.max(0) as usize,
+                    log,
+                });
+            }
+            names.push(data.topic);
+        }
+        let limit = node.config.limits.fetch_bytes_max;
+        Self {
+            head,
+            names,
+            wanted,
+            bytes_min: asked.min_bytes.max(0) as usize,
+            bytes_max: (asked.max_bytes.max(0) as usize).min(limit),
+            deadline,
+            closing,
+            node,
+        }
+    }
+
+    async fn run(mut self) -> Result<Response, Abort> {
+        let mut last = false;
+        loop {
+            // Sampled before the look, so that a record that comes in between ends the wait.
+            let seen = self.seen();
+            last |= Instant::now() >= self.deadline || *self.closing.borrow();
+            if last || self.is_due(&seen) {
+                let granted = self.node.budget.response(self.bytes_wanted()).await?;
+                let pass = self.read().await;
+                if last || pass.failed || pass.bytes >= self.bytes_min {
+                    // The rest of what was taken for the read goes back before the slow part, the writing.
+                    let mut granted = granted;
+                    let excess = granted.num_permits().saturating_sub(pass.bytes);
+                    drop(granted.split(excess));
+                    return Ok(self.answer(pass).holding(granted));
+                }
+            }
+            last = self.wait(&seen).await;
+        }
+    }
+
+    /// The offsets of each partition now; `None` where there is no log.
+    fn seen(&self) -> Vec<Option<Offsets>> {
+        let logs = self.wanted.iter().map(|wanted| wanted.log.as_ref().ok());
+        logs.map(|log| log.map(|(_, leading)| leading.log.offsets()))
+            .collect()
+    }
+
+    /// Whether a read could end the fetch: there is something to read, or something to complain about.
+    fn is_due(&self, seen: &[Option<Offsets>]) -> bool {
+        self.bytes_min == 0
+            || self.wanted.is_empty()
+            || self
+                .wanted
+                .iter()
+                .zip(seen)
+                .any(|(wanted, seen)| match seen {
+                    Some(offsets) => wanted.from != offsets.hw,
+                    None => true,
+                })
+    }
+
+    fn bytes_wanted(&self) -> usize {
+        let sum = self
+            .wanted
+            .iter()
+            .fold(0usize, |sum, wanted| sum.saturating_add(wanted.bytes_max));
+        sum.min(self.bytes_max)
+    }
+
+    /// Reads each partition in the order of the request until the bytes are used up.
+    async fn read(&self) -> Pass {
+        let mut pass = Pass {
+            partitions: Vec::with_capacity(self.wanted.len()),
+            bytes: 0,
+            failed: false,
+        };
+        for wanted in &self.wanted {
+            let left = self.bytes_max.saturating_sub(pass.bytes);
+            let found = self.read_one(wanted, left, pass.bytes == 0).await;
+            pass.failed |= found.error_code != 0;
+            pass.bytes += found.records_len();
+            pass.partitions.push(found);
+        }
+        pass
+    }
+
+    async fn read_one(&self, wanted: &Wanted, left: usize, first: bool) -> FetchedPartition {
+        let mut answer = FetchedPartition {
+            index: wanted.index,
+            error_code: 0,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            aborted: None,
+            records: Vec::new(),
+        };
+        let (partition, leading) = match &wanted.log {
+            Ok(log) => log,
+            Err(code) => {
+                answer.error_code = *code;
+                return answer;
+            }
+        };
+        let bytes_max = wanted.bytes_max.min(left);
+        let offsets = match leading.log.read(wanted.from, bytes_max, first).await {
+            Ok(data) => {
+                answer.records = data.records;
+                data.offsets
+            }
+            Err(error) => {
+                partition.note(leading, &error);
+                answer.error_code = error.code();
+                match error {
+                    LogError::OffsetOutOfRange { .. } => leading.log.offsets(),
+                    _ => return answer,
+                }
+            }
+        };
+        answer.high_watermark = offsets.hw;
+        // No transactions: everything durable is stable.
+        answer.last_stable_offset = offsets.hw;
+        answer.log_start_offset = offsets.log_start;
+        answer
+    }
+
+    /// Until a high watermark has moved on from what was seen. `true` if there is nothing more to wait for: a log has ended,
+    /// the time is up, or the connection closes.
+    async fn wait(&mut self, seen: &[Option<Offsets>]) -> bool {
+        let mut moves: FuturesUnordered<_> = self
+            .wanted
+            .iter()
+            .zip(seen)
+            .filter_map(|(wanted, seen)| Some((wanted.log.as_ref().ok()?, seen.as_ref()?)))
+            .map(|((_, leading), seen)| leading.log.wait_for_hw(seen.hw))
+            .collect();
+        let closing = self.closing.wait_for(|closing| *closing);
+        tokio::select! {
+            biased;
+            _ = closing => true,
+            Some(moved) = moves.next() => moved.is_err(),
+            () = sleep_until(self.deadline) => true,
+        }
+    }
+
+    fn answer(&self, pass: Pass) -> Response {
+        let mut topics: Vec<FetchedTopic> = self
+            .names
+            .iter()
+            .map(|name| FetchedTopic {
+                name: name.to_string(),
+                partitions: Vec::new(),
+            })
+            .collect();
+        for (wanted, partition) in self.wanted.iter().zip(pass.partitions) {
+            topics[wanted.topic].partitions.push(partition);
+        }
+        encode(self.head, 0, topics)
+    }
+}

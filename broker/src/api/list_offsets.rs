@@ -1,0 +1,112 @@
+//! ListOffsets (2): where a partition starts and ends, and the first record of a time (F27, F28).
+//!
+//! Nothing above the high watermark is found. There are no transactions, so both isolation levels see the same end (F29).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::{StreamExt, stream};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        ListOffsetsRequest, ListOffsetsResponse,
+        list_offsets_request::ListOffsetsPartition,
+        list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+    },
+};
+use segment_adapter::{TimestampOffset, TimestampSpec};
+
+use super::{Abort, Reply, Request, check_epoch, find_partition};
+use crate::{node::Node, wire::response::Response};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+/// First version that may ask for the largest time.
+const MAX_TIMESTAMP_SINCE: i16 = 7;
+/// First version with leader epochs.
+const EPOCHS: i16 = 4;
+/// Look-ups of one request that run at one time.
+const CONCURRENT: usize = 16;
+
+pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
+    let asked: ListOffsetsRequest = request.decode()?;
+    let version = request.head.version;
+    Reply::later(async move {
+        let mut seen = BTreeSet::new();
+        let mut topics = Vec::with_capacity(asked.topics.len());
+        for topic in asked.topics {
+            let asked = topic.partitions.into_iter().map(|partition| {
+                let first = seen.insert((topic.name.clone(), partition.partition_index));
+                (partition, first)
+            });
+            let asked: Vec<_> = asked.collect();
+            let name = topic.name.as_str();
+            let partitions = stream::iter(asked)
+                .map(|(partition, first)| {
+                    let node = &node;
+                    async move {
+                        let found = if first {
+                            look_up(node, version, name, &partition).await
+                        } else {
+                            Err(ResponseError::InvalidRequest.code())
+                        };
+                        answer(version, partition.partition_index, found)
+                    }
+                })
+                .buffered(CONCURRENT)
+                .collect()
+                .await;
+            topics.push(
+                ListOffsetsTopicResponse::default()
+                    .with_name(topic.name)
+                    .with_partitions(partitions),
+            );
+        }
+        let answer = ListOffsetsResponse::default().with_topics(topics);
+        Ok(Response::encode(request.head, &answer)?)
+    })
+}
+
+async fn look_up(
+    node: &Node,
+    version: i16,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> Result<TimestampOffset, i16> {
+    let spec = match asked.timestamp {
+        LATEST => TimestampSpec::Latest,
+        EARLIEST => TimestampSpec::Earliest,
+        MAX_TIMESTAMP if version >= MAX_TIMESTAMP_SINCE => TimestampSpec::MaxTimestamp,
+        time if time >= 0 => TimestampSpec::At(time),
+        _ => return Err(ResponseError::UnsupportedVersion.code()),
+    };
+    let (partition, leading) = find_partition(node, topic, asked.partition_index).await?;
+    check_epoch(&leading, asked.current_leader_epoch).map_err(|error| error.code())?;
+    let found = leading.log.fetch_offset_for_timestamp(spec).await;
+    found.map_err(|error| {
+        partition.note(&leading, &error);
+        error.code()
+    })
+}
+
+fn answer(
+    version: i16,
+    index: i32,
+    found: Result<TimestampOffset, i16>,
+) -> ListOffsetsPartitionResponse {
+    let mut answer = ListOffsetsPartitionResponse::default()
+        .with_partition_index(index)
+        .with_timestamp(-1)
+        .with_offset(-1);
+    match found {
+        Ok(found) => {
+            answer.offset = found.offset;
+            answer.timestamp = found.timestamp;
+            if version >= EPOCHS {
+                answer.leader_epoch = found.leader_epoch;
+            }
+        }
+        Err(code) => answer.error_code = code,
+    }
+    answer
+}

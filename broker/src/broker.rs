@@ -1,0 +1,126 @@
+//! A running broker: an engine, a listener, and the tasks between them.
+//!
+//! Start: check the configuration, take the address, open the engine, open the logs, serve. Stop: the other way round,
+//! and what is not done by the deadline is left to recovery: nothing acknowledged is lost.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use s3stream::{Engine, NodeId};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    config::Config, node::Node, retention, server, start_error::StartError, topics::Topics,
+};
+
+/// A broker that serves Produce, Fetch, ListOffsets, Metadata, ApiVersions, CreateTopics and DeleteTopics.
+///
+/// Dropping it without [`Broker::stop`] ends it as a crash would: nothing acknowledged is lost.
+#[derive(Debug)]
+pub struct Broker {
+    node: Arc<Node>,
+    address: SocketAddr,
+    stopping: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    retention: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Starts a broker. It serves when this returns.
+    ///
+    /// # Errors
+    /// Each names the thing that is wrong and what to do about it. Nothing is overwritten.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.validate()?;
+        // First the address: a second broker started by mistake ends before it touches any data.
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| StartError::listen(&config.listen, source))?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::listen(&config.listen, source))?;
+        let engine = Engine::builder()
+            .node(NodeId::new(u64::from(config.node_id)))
+            .bucket(&config.bucket)
+            .wal(&config.wal)
+            .metadata(&config.metadata)
+            .config(config.engine.clone())
+            .open()
+            .await
+            .map_err(|error| StartError::open(&config, error))?;
+        let topics = Topics::load(engine)
+            .await
+            .map_err(|error| StartError::open(&config, error))?;
+        let node = Arc::new(Node::new(config, topics));
+        let (stopping, stopped) = watch::channel(false);
+        Ok(Self {
+            server: tokio::spawn(server::run(listener, node.clone(), stopped)),
+            retention: tokio::spawn(retention::run(node.clone())),
+            address,
+            node,
+            stopping,
+        })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Config {
+        &self.node.config
+    }
+
+    /// The engine below, for those who measure.
+    pub fn engine(&self) -> &Engine {
+        self.node.topics.engine()
+    }
+
+    /// Resolves when the engine is over for a reason that trying again cannot help: another process took over as this node,
+    /// or stored data is damaged. Only a new start can go on.
+    pub async fn ended(&self) -> s3stream::Error {
+        self.engine().ended().await
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.node.topics.all().len()
+    }
+
+    /// Takes no new connections and requests, answers those it has, closes the logs and the engine: afterwards the bucket
+    /// alone has everything. All within `shutdown_timeout_ms`.
+    ///
+    /// # Errors
+    /// If not everything was uploaded in time. Start again with the same log to go on.
+    pub async fn stop(mut self) -> Result<(), s3stream::Error> {
+        let allowed = Duration::from_millis(self.node.config.shutdown_timeout_ms);
+        let deadline = Instant::now() + allowed;
+        self.stopping.send_replace(true);
+        self.retention.abort();
+        // Half for clients that do not take their answers; the other half at least is the engine's.
+        if timeout(allowed / 2, &mut self.server).await.is_err() {
+            tracing::warn!("connections were cut off: they did not take their answers in time");
+            self.server.abort();
+        }
+        if timeout_at(deadline, self.node.topics.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every log was closed in time");
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.engine().close(left).await
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.retention.abort();
+    }
+}

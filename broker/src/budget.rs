@@ -1,0 +1,57 @@
+//! What all connections together may make the broker hold, in bytes.
+//!
+//! Three kinds of memory, always taken in this order, so that nobody waits for a kind while holding a later one:
+//! requests, then what they decode to, then answers. Records on their way to the log are the engine's budget.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    api::Abort,
+    config::Limits,
+    wire::guard::{ELEMENT_BYTES, ELEMENTS_MAX},
+};
+
+/// The shares. A permit is a byte; permits come back when they are dropped.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub(crate) requests: Arc<Semaphore>,
+    decoded: Arc<Semaphore>,
+    responses: Arc<Semaphore>,
+    response_bytes_max: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        // One request with the most elements always fits.
+        let decoded = limits.in_flight_bytes_max.max(ELEMENTS_MAX * ELEMENT_BYTES);
+        Self {
+            requests: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
+            decoded: Arc::new(Semaphore::new(decoded)),
+            responses: Arc::new(Semaphore::new(limits.response_bytes_max)),
+            response_bytes_max: limits.response_bytes_max,
+        }
+    }
+
+    /// Room for a request of `elements`, which the guard has bounded.
+    pub(crate) async fn decoded(&self, elements: usize) -> Result<OwnedSemaphorePermit, Abort> {
+        let bytes = elements.min(ELEMENTS_MAX) * ELEMENT_BYTES;
+        acquire(&self.decoded, bytes).await
+    }
+
+    /// Room for an answer of about `bytes`. One that is larger than all there is takes all there is.
+    pub(crate) async fn response(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Abort> {
+        acquire(&self.responses, bytes.min(self.response_bytes_max)).await
+    }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Abort> {
+    // Every amount is below a validated u32 or a constant.
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    semaphore
+        .clone()
+        .acquire_many_owned(permits)
+        .await
+        .map_err(|_| Abort::Stopping)
+}

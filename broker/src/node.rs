@@ -1,0 +1,43 @@
+//! What every connection of a broker shares.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{
+    budget::Budget,
+    config::{Config, split_address},
+    topics::Topics,
+};
+
+/// This broker, as its handlers see it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) budget: Budget,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) cluster_id: String,
+}
+
+impl Node {
+    pub(crate) fn new(config: Config, topics: Topics) -> Self {
+        Self {
+            budget: Budget::new(&config.limits),
+            cluster_id: topics.engine().cluster().to_string(),
+            topics: Arc::new(topics),
+            config,
+        }
+    }
+
+    /// The node's number in the protocol.
+    pub(crate) fn id(&self) -> i32 {
+        i32::try_from(self.config.node_id).expect("validated: node_id <= i32::MAX")
+    }
+
+    /// Host and port for a client that has connected to `local`: what works for it once works again. An IPv4 client of a
+    /// listener on both families is told an IPv4 address (F8).
+    pub(crate) fn advertised(&self, local: SocketAddr) -> (String, u16) {
+        match split_address(&self.config.advertise) {
+            Some((host, port)) => (host.to_owned(), port),
+            None => (local.ip().to_canonical().to_string(), local.port()),
+        }
+    }
+}

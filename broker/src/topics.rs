@@ -1,0 +1,340 @@
+//! The topics of the cluster: what the metadata says of them, and their open logs.
+//!
+//! A topic is created by making its groups first and its key last, and deleted the other way round, so a crash in between
+//! leaves groups that no topic names: [`Topics::load`] destroys them. A topic's id is derived from its first group, and
+//! groups are never used twice: a recreated topic has a new id (F9).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures::{StreamExt, stream};
+use parking_lot::{Mutex, RwLock};
+use s3stream::{Engine, Expect, GroupId};
+use segment_adapter::KafkaLog;
+use uuid::Uuid;
+
+use self::{
+    config::TopicConfig,
+    description::{Description, KEY_PREFIX, key},
+    partition::Partition,
+};
+
+pub(crate) mod config;
+mod description;
+pub(crate) mod name;
+pub(crate) mod partition;
+
+/// The tags of a partition's group: what it is, and for whoever looks at the metadata, whose.
+const TAG_KIND: (&str, &str) = ("kafka", "partition");
+const TAG_TOPIC: &str = "kafka.topic";
+const TAG_PARTITION: &str = "kafka.partition";
+/// Logs that are opened, or groups that are made, at one time.
+const CONCURRENT: usize = 256;
+
+/// Topics that belong to the broker itself (F7).
+pub(crate) fn is_internal(name: &str) -> bool {
+    name == "__consumer_offsets" || name == "__transaction_state"
+}
+
+/// A topic. It does not change: another number of partitions is a new value.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+impl Topic {
+    pub(crate) fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// Why a topic was not created or deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TopicError {
+    #[error("topic {0} exists")]
+    Exists(String),
+    #[error("topic {0} is being created or deleted")]
+    Busy(String),
+    #[error("there is no topic {0}")]
+    Unknown(String),
+    #[error("{0}")]
+    Engine(#[from] s3stream::Error),
+}
+
+/// All topics.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    engine: Engine,
+    names: RwLock<Names>,
+    /// Names that are being created or deleted right now.
+    busy: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    by_name: BTreeMap<String, Arc<Topic>>,
+    name_by_id: BTreeMap<Uuid, String>,
+}
+
+impl Topics {
+    /// Reads the topics, destroys groups that no topic names, and opens every log. A log that cannot be opened leaves its
+    /// partition unavailable, not the broker.
+    pub(crate) async fn load(engine: Engine) -> s3stream::Result<Self> {
+        let mut names = Names::default();
+        let mut named = BTreeSet::new();
+        for (key, value) in engine.kv_list(KEY_PREFIX.as_bytes()) {
+            let name = String::from_utf8_lossy(&key[KEY_PREFIX.len()..]).into_owned();
+            let description = Description::decode(&name, &value)
+                .map_err(|error| s3stream::Error::corrupt("topic").caused_by(error))?;
+            named.extend(description.groups.iter().copied());
+            names.insert(topic(name, description));
+        }
+        let topics = Self {
+            engine,
+            names: RwLock::new(names),
+            busy: Mutex::default(),
+        };
+        topics.sweep(&named).await?;
+        let partitions = topics
+            .all()
+            .into_iter()
+            .flat_map(|topic| topic.partitions.clone());
+        stream::iter(partitions)
+            .for_each_concurrent(CONCURRENT, |partition| async {
+                let partition = partition;
+                // The partition keeps and has logged what is wrong.
+                let _ = partition.log(&topics.engine).await;
+            })
+            .await;
+        Ok(topics)
+    }
+
+    /// Destroys what a crash has left of topics that do not exist.
+    async fn sweep(&self, named: &BTreeSet<GroupId>) -> s3stream::Result<()> {
+        for group in self.engine.groups_tagged(TAG_KIND.0, TAG_KIND.1) {
+            if !named.contains(&group) {
+                tracing::info!(%group, "destroying a partition of no topic");
+                self.engine.destroy_group(group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.names.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        let names = self.names.read();
+        names.by_name.get(names.name_by_id.get(&id)?).cloned()
+    }
+
+    /// Every topic, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        self.names.read().by_name.values().cloned().collect()
+    }
+
+    /// Creates a topic. It goes on to its end even if the caller is dropped.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        name: &str,
+        partitions: u32,
+        config: TopicConfig,
+    ) -> Result<Arc<Topic>, TopicError> {
+        let busy = self.reserve(name)?;
+        if self.get(name).is_some() {
+            return Err(TopicError::Exists(name.into()));
+        }
+        let topics = self.clone();
+        finish(tokio::spawn(async move {
+            topics.create_reserved(busy, partitions, config).await
+        }))
+        .await
+    }
+
+    async fn create_reserved(
+        &self,
+        busy: Busy,
+        partitions: u32,
+        config: TopicConfig,
+    ) -> Result<Arc<Topic>, TopicError> {
+        let name = &busy.name;
+        let groups = self.create_groups(name, partitions).await?;
+        let first = groups.first().copied();
+        let description = Description {
+            id: self.topic_id(first.expect("a topic has one partition at least")),
+            groups,
+            config,
+        };
+        let value = Some(description.encode().into());
+        let put = self
+            .engine
+            .kv_put(key(name), value, Some(Expect::Absent))
+            .await;
+        if !matches!(put, Ok(Ok(_))) {
+            // If the put may have happened the topic may exist: its groups must stay, and the next start knows.
+            if put
+                .as_ref()
+                .err()
+                .is_none_or(|error| !error.may_have_happened())
+            {
+                self.destroy(&description.groups).await;
+            }
+            put?.map_err(|_| TopicError::Exists(name.clone()))?;
+        }
+        let topic = topic(name.clone(), description);
+        stream::iter(&topic.partitions)
+            .for_each_concurrent(CONCURRENT, |partition| async {
+                let _ = partition.log(&self.engine).await;
+            })
+            .await;
+        self.names.write().insert(topic.clone());
+        tracing::info!(topic = name, id = %topic.id, partitions, "topic created");
+        Ok(topic)
+    }
+
+    async fn create_groups(&self, name: &str, partitions: u32) -> s3stream::Result<Vec<GroupId>> {
+        let made: Vec<_> = stream::iter(0..partitions)
+            .map(|index| {
+                let tags = vec![
+                    (TAG_KIND.0.to_owned(), TAG_KIND.1.to_owned()),
+                    (TAG_TOPIC.to_owned(), name.to_owned()),
+                    (TAG_PARTITION.to_owned(), index.to_string()),
+                ];
+                self.engine.create_group(KafkaLog::STREAMS as u32, tags)
+            })
+            .buffered(CONCURRENT)
+            .collect()
+            .await;
+        let failed = made.iter().find_map(|made| made.as_ref().err().cloned());
+        let groups: Vec<GroupId> = made.into_iter().flatten().map(|(group, _)| group).collect();
+        match failed {
+            None => Ok(groups),
+            Some(error) => {
+                self.destroy(&groups).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Best effort: what stays is destroyed at the next start.
+    async fn destroy(&self, groups: &[GroupId]) {
+        stream::iter(groups)
+            .for_each_concurrent(CONCURRENT, |group| async move {
+                if let Err(error) = self.engine.destroy_group(*group).await {
+                    tracing::warn!(%group, %error, "a partition is destroyed at the next start");
+                }
+            })
+            .await;
+    }
+
+    /// Never the same twice in a cluster, never zero, and in another cluster another.
+    fn topic_id(&self, first: GroupId) -> Uuid {
+        let cluster = self.engine.cluster().get() as u64;
+        Uuid::from_u64_pair(cluster, first.get())
+    }
+
+    /// Deletes a topic. It goes on to its end even if the caller is dropped.
+    pub(crate) async fn delete(self: &Arc<Self>, topic: Arc<Topic>) -> Result<(), TopicError> {
+        let busy = self.reserve(&topic.name)?;
+        let current = self.get(&topic.name);
+        if current.is_none_or(|current| current.id != topic.id) {
+            return Err(TopicError::Unknown(topic.name.clone()));
+        }
+        let topics = self.clone();
+        finish(tokio::spawn(async move {
+            topics.delete_reserved(busy, &topic).await
+        }))
+        .await
+    }
+
+    async fn delete_reserved(&self, busy: Busy, topic: &Topic) -> Result<(), TopicError> {
+        // A version would say nothing: only this node writes the key, and one caller at a time.
+        let gone = self.engine.kv_put(key(&busy.name), None, None).await?;
+        gone.map_err(|_| TopicError::Unknown(busy.name.clone()))?;
+        self.names.write().remove(topic);
+        for partition in &topic.partitions {
+            partition.delete();
+        }
+        let groups: Vec<_> = topic.partitions.iter().map(|p| p.group).collect();
+        self.destroy(&groups).await;
+        tracing::info!(topic = topic.name, id = %topic.id, "topic deleted");
+        Ok(())
+    }
+
+    fn reserve(self: &Arc<Self>, name: &str) -> Result<Busy, TopicError> {
+        if !self.busy.lock().insert(name.to_owned()) {
+            return Err(TopicError::Busy(name.into()));
+        }
+        Ok(Busy {
+            topics: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Closes every log.
+    pub(crate) async fn close(&self) {
+        let partitions = self
+            .all()
+            .into_iter()
+            .flat_map(|topic| topic.partitions.clone());
+        stream::iter(partitions)
+            .for_each_concurrent(
+                CONCURRENT,
+                |partition| async move { partition.close().await },
+            )
+            .await;
+    }
+}
+
+/// The right to create or delete a name; others are told that it is busy.
+struct Busy {
+    topics: Arc<Topics>,
+    name: String,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.topics.busy.lock().remove(&self.name);
+    }
+}
+
+impl Names {
+    fn insert(&mut self, topic: Arc<Topic>) {
+        self.name_by_id.insert(topic.id, topic.name.clone());
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.name_by_id.remove(&topic.id);
+        self.by_name.remove(&topic.name);
+    }
+}
+
+fn topic(name: String, description: Description) -> Arc<Topic> {
+    let log = description.config.log();
+    let partitions = (0..).zip(&description.groups);
+    Arc::new(Topic {
+        name,
+        id: description.id,
+        partitions: partitions
+            .map(|(index, group)| Partition::new(index, *group, log.clone()))
+            .collect(),
+    })
+}
+
+async fn finish<T>(task: tokio::task::JoinHandle<Result<T, TopicError>>) -> Result<T, TopicError> {
+    task.await.unwrap_or_else(|error| {
+        Err(s3stream::Error::internal("topic task ended")
+            .caused_by(error)
+            .into())
+    })
+}

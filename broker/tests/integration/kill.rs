@@ -1,0 +1,156 @@
+//! `kill -9` under load: what was acknowledged is there, once, in order, at its offset, and nothing else is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use rdkafka::producer::{Producer, PurgeConfig};
+
+use super::{
+    clients::{Acknowledged, create_topic, producer, read_all, send},
+    program::{Places, Program},
+    support::Rng,
+};
+
+const PARTITIONS: i32 = 4;
+
+/// `cargo test -p s3stream-broker --test integration kill`
+#[test]
+fn three_kills_lose_nothing_and_invent_nothing() {
+    rounds(3, 1);
+}
+
+/// `cargo test --release -p s3stream-broker --test integration -- --ignored twenty_kills`
+#[test]
+#[ignore = "takes minutes; the command is above"]
+fn twenty_kills_lose_nothing_and_invent_nothing() {
+    rounds(20, 2);
+}
+
+fn rounds(count: u64, seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::under(dir.path());
+    let mut rng = Rng::new(seed);
+    let mut sent = BTreeSet::new();
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..count {
+        let program = Program::start(&places, &[]);
+        let bootstrap = program.address.to_string();
+        if round == 0 {
+            create_topic(&bootstrap, "t", PARTITIONS);
+        }
+        verify(&bootstrap, &sent, &acknowledged, round);
+        let load = Duration::from_millis(300 + rng.below(1_500));
+        let acks = Acknowledged::default();
+        let producer = producer(&bootstrap, "none", &acks);
+        let killing = std::thread::spawn(move || {
+            std::thread::sleep(load);
+            program.kill();
+        });
+        let mut index = 0u64;
+        let deadline = Instant::now() + load + Duration::from_millis(200);
+        while Instant::now() < deadline {
+            let partition = rng.below(PARTITIONS as u64) as i32;
+            let value = format!(
+                "{round}/{index}/{partition}/{}",
+                "x".repeat(rng.below(900) as usize)
+            );
+            index += 1;
+            if send(&producer, "t", partition, value.as_bytes()).is_ok() {
+                sent.insert(value.into_bytes());
+            }
+            if index.is_multiple_of(64) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        killing.join().unwrap();
+        producer.purge(PurgeConfig::default().queue().inflight());
+        let _ = producer.flush(Duration::from_secs(10));
+        let new = acks.by_place();
+        assert!(
+            !new.is_empty(),
+            "round {round}: nothing was acknowledged before the kill"
+        );
+        for (place, value) in new {
+            let twice = acknowledged.insert(place, value);
+            assert!(
+                twice.is_none(),
+                "round {round}: {place:?} was acknowledged in two rounds"
+            );
+        }
+    }
+    let program = Program::start(&places, &[]);
+    verify(&program.address.to_string(), &sent, &acknowledged, count);
+    program.stop();
+}
+
+fn verify(
+    bootstrap: &str,
+    sent: &BTreeSet<Vec<u8>>,
+    acknowledged: &BTreeMap<(i32, i64), Vec<u8>>,
+    round: u64,
+) {
+    let found = read_all(bootstrap, "t", PARTITIONS);
+    for (place, value) in acknowledged {
+        let found = found.get(place);
+        assert_eq!(
+            found,
+            Some(value),
+            "round {round}: what was acknowledged at {place:?}"
+        );
+    }
+    let mut seen = BTreeSet::new();
+    let mut last: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+    for ((partition, offset), value) in &found {
+        assert!(
+            sent.contains(value),
+            "round {round}: {partition}/{offset} was never sent"
+        );
+        assert!(
+            seen.insert(value),
+            "round {round}: {partition}/{offset} is there twice"
+        );
+        let text = std::str::from_utf8(value).unwrap();
+        let mut numbers = text.split('/').map(|part| part.parse::<u64>().unwrap_or(0));
+        let order = (numbers.next().unwrap(), numbers.next().unwrap());
+        if let Some(before) = last.insert(*partition, order) {
+            assert!(
+                before < order,
+                "round {round}: {partition}/{offset} is out of order"
+            );
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_stop_the_bucket_alone_serves_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut places = Places::under(dir.path());
+    let program = Program::start(&places, &[]);
+    let bootstrap = program.address.to_string();
+    create_topic(&bootstrap, "t", PARTITIONS);
+    let acks = Acknowledged::default();
+    let producer = producer(&bootstrap, "zstd", &acks);
+    for index in 0..5_000 {
+        send(
+            &producer,
+            "t",
+            index % PARTITIONS,
+            format!("value {index}").as_bytes(),
+        )
+        .unwrap();
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    let expected = acks.by_place();
+    assert_eq!(expected.len(), 5_000);
+    program.stop();
+    std::fs::remove_file(dir.path().join("wal")).unwrap();
+    // Another directory, another log, the same bucket.
+    let elsewhere = tempfile::tempdir().unwrap();
+    places.wal = Places::under(elsewhere.path()).wal;
+    let program = Program::start(&places, &[]);
+    let found = read_all(&program.address.to_string(), "t", PARTITIONS);
+    assert_eq!(found, expected);
+    program.stop();
+}
