@@ -20,8 +20,12 @@ use rdkafka::{
 };
 use segment_adapter::{BatchBuilder, Codec};
 
-use super::support::{Rng, Running, on_disk};
+use super::{
+    program::{Places, Program},
+    support::{Rng, Running, on_disk},
+};
 
+pub(crate) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 const PARTITIONS: i32 = 16;
 
 /// What was acknowledged where.
@@ -209,11 +213,10 @@ fn round_trip(config: &Config, count: u64) {
     create_topic(&bootstrap, "records", PARTITIONS);
     let mut sent: BTreeMap<i32, Vec<Vec<u8>>> = BTreeMap::new();
     let acks = Acknowledged::default();
-    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
-    for (step, codec) in codecs.into_iter().enumerate() {
+    for (step, codec) in CODECS.into_iter().enumerate() {
         let mut rng = Rng::new(step as u64 + 1);
         let producer = producer(&bootstrap, codec, &acks);
-        for index in 0..count / codecs.len() as u64 {
+        for index in 0..count / CODECS.len() as u64 {
             let value = value(&mut rng, codec, index);
             let partition = rng.below(PARTITIONS as u64) as i32;
             send(&producer, "records", partition, &value).unwrap();
@@ -249,9 +252,8 @@ fn twenty_thousand_records_in_all_codecs_are_read_back_exactly() {
     round_trip(&on_disk(dir.path()), 20_000);
 }
 
-/// `cargo test --release -p s3stream-broker --test integration -- --ignored a_million`
 #[test]
-#[ignore = "takes minutes; the command is above"]
+#[ignore = "takes minutes: .ci/run million"]
 fn a_million_records_in_all_codecs_are_read_back_exactly() {
     let dir = tempfile::tempdir().unwrap();
     round_trip(&on_disk(dir.path()), 1_000_000);
@@ -331,20 +333,18 @@ fn librdkafka_finds_offsets_by_time() {
     assert_eq!(message.timestamp(), Timestamp::CreateTime(base + 5_000));
 }
 
-/// The long form of the same, on a real S3 server; `.ci/run s3` brings the server.
-#[test]
-#[ignore = "needs SeaweedFS: .ci/run s3"]
-fn records_in_all_codecs_are_read_back_exactly_from_seaweedfs() {
+/// As above through the program, on a real S3 server, with the log deleted after each clean stop.
+fn round_trip_on_s3(count: u64) {
     let server = s3stream::testing::SeaweedFs::start().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let places = super::program::Places {
+    let places = Places {
         bucket: server.url("cluster"),
-        wal: format!("block:{}?capacity=256MiB", dir.path().join("wal").display()),
         environment: server.environment().to_vec(),
+        ..Places::under(dir.path())
     };
     let mut expected = BTreeMap::new();
-    for round in 0..2u64 {
-        let program = super::program::Program::start(&places, &[]);
+    for round in 0..2 {
+        let program = Program::start(&places, &[]);
         let bootstrap = program.address.to_string();
         if round == 0 {
             create_topic(&bootstrap, "records", PARTITIONS);
@@ -352,10 +352,10 @@ fn records_in_all_codecs_are_read_back_exactly_from_seaweedfs() {
         let found = read_all(&bootstrap, "records", PARTITIONS);
         assert_eq!(hashes(&found), hashes(&expected));
         let acks = Acknowledged::default();
-        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        for codec in CODECS {
             let mut rng = Rng::new(round);
             let producer = producer(&bootstrap, codec, &acks);
-            for index in 0..4_000 {
+            for index in 0..count / CODECS.len() as u64 {
                 let value = value(&mut rng, codec, index);
                 let partition = rng.below(PARTITIONS as u64) as i32;
                 send(&producer, "records", partition, &value).unwrap();
@@ -363,11 +363,25 @@ fn records_in_all_codecs_are_read_back_exactly_from_seaweedfs() {
             producer.flush(Duration::from_secs(120)).unwrap();
         }
         assert_eq!(acks.failed(), 0);
-        expected.extend(acks.by_place());
+        let new = acks.by_place();
+        assert_eq!(new.len() as u64, count / 5 * 5);
+        expected.extend(new);
         let found = read_all(&bootstrap, "records", PARTITIONS);
         assert_eq!(hashes(&found), hashes(&expected));
         program.stop();
         // After a clean stop the bucket alone has everything.
         std::fs::remove_file(dir.path().join("wal")).unwrap();
     }
+}
+
+#[test]
+#[ignore = "needs SeaweedFS: .ci/run s3"]
+fn twenty_thousand_records_in_all_codecs_are_read_back_exactly_from_seaweedfs() {
+    round_trip_on_s3(20_000);
+}
+
+#[test]
+#[ignore = "takes minutes: .ci/run million"]
+fn a_million_records_in_all_codecs_are_read_back_exactly_from_a_real_s3_server() {
+    round_trip_on_s3(1_000_000);
 }

@@ -15,15 +15,13 @@ use super::{
 
 const PARTITIONS: i32 = 4;
 
-/// `cargo test -p s3stream-broker --test integration kill`
 #[test]
 fn three_kills_lose_nothing_and_invent_nothing() {
     rounds(3, 1);
 }
 
-/// `cargo test --release -p s3stream-broker --test integration -- --ignored twenty_kills`
 #[test]
-#[ignore = "takes minutes; the command is above"]
+#[ignore = "takes minutes: .ci/run kill9"]
 fn twenty_kills_lose_nothing_and_invent_nothing() {
     rounds(20, 2);
 }

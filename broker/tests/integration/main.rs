@@ -1,7 +1,12 @@
 //! The broker from outside: raw sockets, librdkafka, and the program killed and started again.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real sockets, processes and clients, in real time"
+)]
 
 mod clients;
 mod fetch;
+mod kcat;
 mod kill;
 mod program;
 mod protocol;

@@ -1,0 +1,86 @@
+//! kcat, a Kafka client of another make and age: what it sends with each codec it reads back.
+//!
+//! Ignored by default, because only `.ci/run` brings kcat.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use super::{
+    clients::CODECS,
+    program::{Places, Program},
+};
+
+const PARTITIONS: usize = 16;
+const RECORDS: usize = 2_000;
+
+fn kcat(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("kcat")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kcat is installed by .ci/run setup");
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writing = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kcat {arguments:?}: {said}");
+    output.stdout
+}
+
+#[test]
+#[ignore = "needs kcat: .ci/run kcat"]
+fn what_kcat_sends_with_each_codec_to_16_partitions_it_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::under(dir.path());
+    let program = Program::start(&places, &[]);
+    let address = program.address.to_string();
+    program.client().create("t", PARTITIONS as i32);
+    let mut expected = vec![String::new(); PARTITIONS];
+    for codec in CODECS {
+        for (partition, expected) in expected.iter_mut().enumerate() {
+            let lines: String = (0..RECORDS / PARTITIONS)
+                .map(|index| format!("{codec} {partition} {index} {}\n", "x".repeat(index % 50)))
+                .collect();
+            let partition = partition.to_string();
+            kcat(
+                &[
+                    "-P", "-b", &address, "-t", "t", "-p", &partition, "-z", codec, "-X",
+                    "acks=all",
+                ],
+                lines.as_bytes(),
+            );
+            expected.push_str(&lines);
+        }
+    }
+    let read = |address: &str| -> Vec<String> {
+        let read = |partition: usize| {
+            let partition = partition.to_string();
+            let arguments = ["-C", "-b", address, "-t", "t", "-p", &partition, "-e", "-q"];
+            String::from_utf8(kcat(&[&arguments[..], &["-o", "beginning"]].concat(), b"")).unwrap()
+        };
+        (0..PARTITIONS).map(read).collect()
+    };
+    assert!(read(&address) == expected);
+    program.kill();
+    let program = Program::start(&places, &[]);
+    assert!(read(&program.address.to_string()) == expected);
+    program.stop();
+}
+
+#[test]
+#[ignore = "needs kcat: .ci/run kcat"]
+fn the_line_that_the_program_prints_for_kcat_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(&Places::under(dir.path()), &[]);
+    let address = program.address.to_string();
+    kcat(&["-P", "-b", &address, "-t", "greetings"], b"hello\n");
+    let read = kcat(&["-C", "-b", &address, "-t", "greetings", "-e"], b"");
+    assert_eq!(read, b"hello\n");
+    program.stop();
+}
