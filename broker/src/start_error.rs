@@ -61,6 +61,7 @@ impl StartError {
         match self {
             Self::Config(_) => 2,
             Self::Listen { .. } => 3,
+            Self::Open { error, .. } if causes(error).any(is_io) => 6,
             Self::Open { error, .. } => match error.kind() {
                 ErrorKind::Corrupt => 5,
                 ErrorKind::Unavailable | ErrorKind::Full => 6,
@@ -74,23 +75,18 @@ impl StartError {
 /// What to do. The most specific cause decides.
 fn remedy(config: &Config, error: &s3stream::Error) -> String {
     let (bucket, wal) = (redacted(&config.bucket), redacted(&config.wal));
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(this) = cause {
-        if let Some(error) = this.downcast_ref::<wal::Error>()
-            && let Some(remedy) = wal_remedy(error, &bucket, &wal)
-        {
+    for cause in causes(error) {
+        let of_log = cause.downcast_ref::<wal::Error>();
+        if let Some(remedy) = of_log.and_then(|error| wal_remedy(error, &bucket, &wal)) {
             return remedy;
         }
-        let io = this.downcast_ref::<io::Error>();
-        let io = io.or_else(|| this.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref));
-        if let Some(remedy) = io.and_then(io_remedy) {
+        if let Some(remedy) = io_error(cause).and_then(io_remedy) {
             return remedy.into();
         }
-        cause = this.source();
     }
     match error.kind() {
         ErrorKind::Corrupt => {
-            "nothing was changed; restore what is named from a copy before starting again".into()
+            "nothing was overwritten; restore what is named from a copy before starting again".into()
         }
         ErrorKind::Unavailable => {
             format!("check that {bucket} and {wal} can be reached, then start again")
@@ -98,8 +94,25 @@ fn remedy(config: &Config, error: &s3stream::Error) -> String {
         ErrorKind::Fenced => {
             "another process runs as this node: stop it, or give this one its own --node-id and --wal".into()
         }
-        _ => format!("nothing was changed; the bucket is {bucket} (--bucket), the log {wal} (--wal)"),
+        _ => format!(
+            "nothing was overwritten; the bucket is {bucket} (--bucket), the log {wal} (--wal)"
+        ),
     }
+}
+
+/// The error and what caused it, the outermost first.
+fn causes<'a>(error: &'a s3stream::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let first: &'a (dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |cause| cause.source())
+}
+
+fn io_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let shared = || cause.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+    cause.downcast_ref::<io::Error>().or_else(shared)
+}
+
+fn is_io(cause: &(dyn Error + 'static)) -> bool {
+    io_error(cause).is_some()
 }
 
 fn wal_remedy(error: &wal::Error, bucket: &str, wal: &str) -> Option<String> {

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
-use s3stream::{Engine, Expect, GroupId};
+use s3stream::{Engine, GroupId, metadata::Expect};
 use segment_adapter::KafkaLog;
 use uuid::Uuid;
 

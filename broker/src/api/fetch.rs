@@ -6,12 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use kafka_protocol::{
     error::ResponseError,
     messages::{FetchRequest, TopicName},
 };
-use segment_adapter::{LogError, Offsets};
+use segment_adapter::{BatchHeader, FetchData, KafkaLog, LogError, Offsets};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -197,7 +198,8 @@ impl Fetch {
             }
         };
         let bytes_max = wanted.bytes_max.min(left);
-        let offsets = match leading.log.read(wanted.from, bytes_max, first).await {
+        let read = read_on(&leading.log, wanted.from, bytes_max, first).await;
+        let offsets = match read {
             Ok(data) => {
                 answer.records = data.records;
                 data.offsets
@@ -251,4 +253,38 @@ impl Fetch {
         }
         encode(self.head, 0, topics)
     }
+}
+
+/// Reads until the bytes are used up or the high watermark is reached. One read of the log ends where its records change
+/// places, from the bucket to memory for one, and a fetch that stopped there would wait for records that are there already.
+async fn read_on(
+    log: &KafkaLog,
+    from: i64,
+    bytes_max: usize,
+    min_one: bool,
+) -> Result<FetchData, LogError> {
+    let mut data = log.read(from, bytes_max, min_one).await?;
+    let mut left = bytes_max;
+    let mut read = data.records.len();
+    while read > 0 {
+        let new = data.records.len() - read;
+        left = left.saturating_sub(data.records[new..].iter().map(Bytes::len).sum());
+        let next = data.records.last().and_then(next_offset);
+        let Some(next) = next.filter(|next| *next < data.offsets.hw && left > 0) else {
+            break;
+        };
+        // What was found is worth an answer even if the rest cannot be read now.
+        let Ok(more) = log.read(next, left, false).await else {
+            break;
+        };
+        read = more.records.len();
+        data.records.extend(more.records);
+    }
+    Ok(data)
+}
+
+/// The offset after a stored batch.
+fn next_offset(batch: &Bytes) -> Option<i64> {
+    let header = BatchHeader::decode(batch.first_chunk()?).ok()?;
+    header.last_offset().checked_add(1)
 }

@@ -86,7 +86,7 @@ fn the_first_batch_comes_whatever_its_size_and_then_the_limits_hold() {
     assert_eq!(partitions[0].records.as_ref().unwrap().len(), large.len());
     assert_eq!(partitions[1].records.as_ref().unwrap().len(), 0);
     // In the order of the request, two batches fit into the total.
-    request.max_bytes = 2 * large.len() as i32 + 10;
+    request.max_bytes = 2 * large.len() as i32 + 1_000;
     let answer: FetchResponse = client.call(ApiKey::Fetch, 12, &request);
     let partitions = &answer.responses[0].partitions;
     let first = partitions[0].records.as_ref().unwrap().len();
