@@ -4,8 +4,8 @@
 //! configurations are in the bucket's metadata. Served are topics, produce, fetch with long poll, and offsets by time
 //! ([`Broker`] lists the APIs); groups, idempotent producers and transactions are not offered yet.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), broker::StartError> {
+//! ```
+//! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let config = broker::Config {
 //!     listen: "127.0.0.1:0".into(),
 //!     bucket: "memory:".into(),
@@ -15,8 +15,9 @@
 //! let broker = broker::Broker::start(config).await?;
 //! println!("bootstrap.servers={}", broker.address());
 //! broker.stop().await?;
-//! # Ok(())
-//! # }
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! What clients send is untrusted: limits, timeouts and a guard before the codec bound what a connection can make the

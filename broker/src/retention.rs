@@ -5,14 +5,15 @@
 use std::{sync::Arc, time::Duration};
 
 use segment_adapter::WallClock;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{clock::SystemClock, node::Node};
 
 /// Never returns; the caller ends it.
 pub(crate) async fn run(node: Arc<Node>) {
     let pause = Duration::from_millis(node.config.topics.retention_check_interval_ms);
-    let mut timer = interval(pause);
+    // Not at once: a start has better things to do.
+    let mut timer = interval_at(Instant::now() + pause, pause);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;

@@ -102,8 +102,12 @@ fn remedy(config: &Config, error: &s3stream::Error) -> String {
 
 /// The error and what caused it, the outermost first.
 fn causes<'a>(error: &'a s3stream::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let first: &'a (dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |cause| cause.source())
+    let mut next: Option<&'a (dyn Error + 'static)> = Some(error);
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }
 
 fn io_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {

@@ -209,7 +209,7 @@ impl Topics {
                     (TAG_TOPIC.to_owned(), name.to_owned()),
                     (TAG_PARTITION.to_owned(), index.to_string()),
                 ];
-                self.engine.create_group(KafkaLog::STREAMS as u32, tags)
+                self.engine.create_group(KafkaLog::STREAMS, tags)
             })
             .buffered(CONCURRENT)
             .collect()

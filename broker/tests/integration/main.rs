@@ -1,5 +1,9 @@
 //! The broker from outside: raw sockets, librdkafka, and the program killed and started again.
 #![allow(
+    clippy::unwrap_used,
+    reason = "tests end where something is not as expected"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "real sockets, processes and clients, in real time"
 )]

@@ -36,7 +36,7 @@ impl Places {
             .args(["--bucket", &self.bucket, "--wal", &self.wal])
             .args(arguments)
             .envs(self.environment.iter().copied())
-            .env_remove("RUST_LOG")
+            .env("RUST_LOG", "warn")
             .stdin(Stdio::null());
         command
     }

@@ -59,6 +59,17 @@ impl Running {
         Client::connect(self.address)
     }
 
+    /// Uploads everything.
+    pub(crate) fn flush(&self) {
+        let broker = self.broker.as_ref().unwrap();
+        self.runtime.block_on(broker.engine().flush()).unwrap();
+    }
+
+    /// The requests to the bucket so far.
+    pub(crate) fn requests(&self) -> s3stream::store::Requests {
+        self.broker.as_ref().unwrap().engine().requests()
+    }
+
     /// A clean stop.
     pub(crate) fn stop(mut self) {
         let broker = self.broker.take().unwrap();
@@ -237,6 +248,12 @@ pub(crate) fn decode<M: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -
 
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    since.as_millis() as i64
 }
 
 /// A batch of one record per value, at `timestamp`.

@@ -14,7 +14,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::support::{Client, Running, batch, fetch, memory, on_disk, produce, topic_name};
+use super::support::{Client, Running, batch, fetch, memory, now_ms, on_disk, produce, topic_name};
 
 fn creatable(name: &str, partitions: i32, replicas: i16) -> CreatableTopic {
     CreatableTopic::default()
@@ -333,4 +333,44 @@ fn topics_and_records_are_there_after_a_crash_and_after_a_stop() {
             running.stop();
         }
     }
+}
+
+#[test]
+fn old_records_are_deleted_and_an_idle_broker_asks_nothing_of_its_bucket() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics = TopicDefaults {
+        retention_check_interval_ms: 50,
+        ..TopicDefaults::default()
+    };
+    let running = Running::start(Config {
+        topics,
+        ..on_disk(dir.path())
+    });
+    let mut client = running.client();
+    let kept = with_config(creatable("kept", 1, 1), "retention.ms", "-1");
+    create(&mut client, vec![creatable("old", 1, 1), kept], false);
+    // A moment of 1970 is older than the week that is kept by default.
+    client.produce("old", 0, batch(1, &[b"a", b"b"]));
+    client.produce("kept", 0, batch(1, &[b"a", b"b"]));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let start = loop {
+        let answer = client.fetch("old", 0, 2);
+        let start = answer.responses[0].partitions[0].log_start_offset;
+        if start > 0 || Instant::now() > deadline {
+            break start;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(start, 2);
+    let below = client.fetch("old", 0, 0);
+    assert_eq!(below.responses[0].partitions[0].error_code, 1);
+    assert_eq!(client.produce("old", 0, batch(now_ms(), &[b"c"])), 2);
+    let answer = client.fetch("kept", 0, 0);
+    assert_eq!(answer.responses[0].partitions[0].log_start_offset, 0);
+    // Everything uploaded and twenty looks for old segments later, nothing was asked.
+    running.flush();
+    let before = running.requests();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(running.requests(), before);
+    running.stop();
 }
