@@ -57,3 +57,8 @@ pub use record::{RECORD_HEADER_LEN, RecordBatch, RecordHeader};
 pub use store::Requests;
 pub use stream::{Append, Fetched, Stream, Tail};
 pub use wal;
+
+/// The README's quickstart runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
