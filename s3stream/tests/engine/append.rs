@@ -110,3 +110,24 @@ async fn many_tasks_append_to_many_streams_and_each_is_in_order() {
         task.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_reader_at_the_tail_costs_no_get() {
+    let engine = Places::new().open().await;
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 1, 1_000).await;
+    let mut tail = stream.tail(0);
+    let mut next = 0;
+    let before = engine.requests();
+    for _ in 0..100 {
+        fill(&stream, 100, 1_000).await;
+        while next < stream.confirm() {
+            let record = tail.next().await.unwrap().unwrap();
+            assert_eq!(record.offsets.start, next);
+            next = record.offsets.end;
+        }
+    }
+    let after = engine.requests();
+    assert!(after.put > before.put, "it uploaded meanwhile");
+    assert_eq!(after.get, before.get);
+}
