@@ -118,6 +118,8 @@ impl SegmentList {
                     .with("end", self.sealed_end()),
             );
         }
+        check_offset(base)?;
+        check_offset(start)?;
         self.segments.push(Arc::new(Segment {
             base,
             end: None,
@@ -147,7 +149,9 @@ impl SegmentList {
             .last_mut()
             .filter(|slice| end >= slice.base)
             .ok_or_else(|| Error::invalid("a segment would end below its base").with("end", end))?;
-        slice.end = Some(slice.stream_offset(end));
+        let slice_end = slice.stream_offset(end);
+        check_offset(slice_end)?;
+        slice.end = Some(slice_end);
         let is_empty = end == segment.base;
         segment.end = Some(end);
         segment.attributes = attributes.clone();

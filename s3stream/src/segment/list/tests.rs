@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::ErrorKind;
 
@@ -247,5 +249,84 @@ fn a_damaged_checkpoint_is_corrupt_or_another_valid_list() {
             SegmentList::decode(Bytes::copy_from_slice(&bytes[..at])).is_err()
                 || at == bytes.len() - 5
         );
+    }
+}
+
+/// Small numbers, so that edits fit each other, and the largest there are.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 0..40u64, 1 => u64::MAX - 2..=u64::MAX, 1 => any::<u64>()]
+}
+
+fn any_segment() -> impl Strategy<Value = Segment> {
+    let slice = (1..3u64, number(), prop::option::of(number()), number());
+    let slices = prop::collection::vec(slice, 0..3);
+    (number(), prop::option::of(number()), slices).prop_map(|(base, end, slices)| Segment {
+        base,
+        end,
+        slices: slices
+            .into_iter()
+            .map(|(stream, start, end, base)| Slice {
+                stream: StreamId::new(stream),
+                start,
+                end,
+                base,
+            })
+            .collect(),
+        attributes: Bytes::new(),
+    })
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let segments = prop::collection::vec(any_segment(), 0..3);
+    prop_oneof![
+        3 => (number(), number()).prop_map(|(base, start)| begin(base, start)),
+        3 => number().prop_map(seal),
+        1 => number().prop_map(|start| Edit::Trim { start }),
+        1 => (number(), number(), segments)
+            .prop_map(|(from, to, segments)| Edit::Replace { run: from..to, segments }),
+        1 => Just(note("n")),
+        1 => (0..3u32, 0..3u32, any::<Vec<u8>>()).prop_map(|(index, count, part)| {
+            Edit::Checkpoint { index, count, part: part.into() }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_edits_come_the_list_stays_valid_and_survives_its_encoding(
+        edits in prop::collection::vec(any_edit(), 0..40)
+    ) {
+        let mut list = SegmentList::default();
+        for edit in edits {
+            // Refused or applied, never half of it.
+            let before = list.clone();
+            if list.apply(&edit).is_err() {
+                prop_assert_eq!(&list, &before);
+            }
+            list.check().unwrap();
+            prop_assert_eq!(SegmentList::decode(list.encode().into()).unwrap(), list.clone());
+            for offset in [0, 7, 20, u64::MAX] {
+                if let Some(slice) = list.slice_at(offset) {
+                    slice.stream_offset(offset.clamp(slice.base, OFFSET_MAX));
+                }
+            }
+            let mut replay = Replay::default();
+            let _ = replay.apply(vec![edit]);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_replay_panic(
+        edits in prop::collection::vec(any_edit(), 1..4),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut bytes = crate::segment::edit::encode(&edits);
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(edits) = crate::segment::edit::decode(bytes.into()) {
+            let _ = Replay::default().apply(edits);
+        }
     }
 }
