@@ -140,6 +140,29 @@ impl Model {
             .unwrap_or((-1, -1))
     }
 
+    /// Of the segment with the largest time; one whose largest time is hidden yields to the next.
+    fn find_newest(&self) -> (i64, i64) {
+        let largest = |segment: &Vec<StoredBatch>| -> i64 {
+            let times = segment.iter().flat_map(|batch| batch.timestamps.clone());
+            times.max().unwrap_or(-1)
+        };
+        let mut segments: Vec<_> = self.segments.iter().collect();
+        segments.sort_by_key(|segment| std::cmp::Reverse(largest(segment)));
+        for segment in segments {
+            let time = largest(segment);
+            let records = segment
+                .iter()
+                .flat_map(|batch| (batch.base..).zip(batch.timestamps.clone()));
+            let mut visible = records.filter(|(offset, _)| *offset >= self.start);
+            if time >= 0
+                && let Some(found) = visible.find(|(_, found)| *found == time)
+            {
+                return found;
+            }
+        }
+        (-1, -1)
+    }
+
     /// What was not acknowledged may be gone, and with it the roll before it.
     fn crashed(&mut self, log: &KafkaLog) {
         let end = log.offsets().leo;
@@ -250,6 +273,9 @@ async fn run(calls: Vec<Call>) {
                     ..
                 } = log.fetch_offset_for_timestamp(spec).await.unwrap();
                 assert_eq!((offset, found), model.find(timestamp));
+                let newest = log.fetch_offset_for_timestamp(TimestampSpec::MaxTimestamp);
+                let newest = newest.await.unwrap();
+                assert_eq!((newest.offset, newest.timestamp), model.find_newest());
             }
             Call::Read { percent, bytes } => {
                 let from = model.start + (model.end - model.start) * percent / 100;
