@@ -185,7 +185,8 @@ fn first_in(
     let header = batch.header();
     let mut found = None;
     batch.visit_records(decompressed_bytes_max, |_, record| {
-        let offset = header.base_offset + i64::from(record.offset_delta);
+        let delta = i64::from(record.offset_delta);
+        let offset = header.base_offset.saturating_add(delta);
         let record_timestamp = header.record_timestamp(record.timestamp_delta);
         if record_timestamp < timestamp || offset < log_start {
             return ControlFlow::Continue(());

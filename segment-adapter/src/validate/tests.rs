@@ -1,4 +1,5 @@
 use bytes::BytesMut;
+use proptest::prelude::*;
 
 use super::*;
 use crate::batch::tests::{G1, unhex};
@@ -375,4 +376,34 @@ fn record_errors_are_listed_up_to_a_limit_and_counted_in_full() {
     let error = validate_as_leader(&batch(Codec::Zstd, &timestamps), &config, NOW).unwrap_err();
     assert_eq!(error.record_errors().len(), RECORD_ERRORS_MAX);
     assert!(error.to_string().contains("4106 records"), "{error}");
+}
+
+/// Bytes that look like records often enough to get past the first checks.
+fn almost_records() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![4 => 0..16u8, 1 => any::<u8>()];
+    prop::collection::vec(byte, 0..200)
+}
+
+proptest! {
+    #[test]
+    fn no_records_make_the_checks_panic_or_pass_without_being_whole(
+        codec in 0..5usize,
+        records in almost_records(),
+        count in prop_oneof![1..20i32, any::<i32>()],
+        compress in any::<bool>(),
+    ) {
+        let codec = Codec::ALL[codec];
+        let count = count.max(1);
+        let sent = if compress {
+            raw(codec, &records, count)
+        } else {
+            packed(codec, &records, count)
+        };
+        if let Ok(valid) = validate_as_leader(&sent, &log_append_time(), NOW) {
+            let valid = valid.unwrap();
+            prop_assert_eq!(valid.count(), count as u64);
+            // Seven bytes are the least a record takes.
+            prop_assert!(!compress || records.len() as u64 >= 7 * valid.count());
+        }
+    }
 }
