@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use s3stream::{Engine, NodeId};
+use s3stream::{Engine, NodeId, store::Credentials};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -30,11 +30,19 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker. It serves when this returns.
+    /// Starts a broker whose bucket asks for no credentials, or for those of the machine. It serves when this returns.
     ///
     /// # Errors
     /// Each names the thing that is wrong and what to do about it. Nothing is overwritten.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Credentials::none()).await
+    }
+
+    /// Starts a broker with credentials for its bucket.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub async fn start_with(config: Config, credentials: Credentials) -> Result<Self, StartError> {
         config.validate()?;
         // First the address: a second broker started by mistake ends before it touches any data.
         let listener = TcpListener::bind(&config.listen)
@@ -46,6 +54,7 @@ impl Broker {
         let engine = Engine::builder()
             .node(NodeId::new(u64::from(config.node_id)))
             .bucket(&config.bucket)
+            .credentials(credentials)
             .wal(&config.wal)
             .metadata(&config.metadata)
             .config(config.engine.clone())

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Parser;
+use s3stream::store::Credentials;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -102,7 +103,7 @@ pub fn main() -> ExitCode {
 async fn run(args: Args) -> ExitCode {
     let started = async {
         let config = args.config()?;
-        Broker::start(config).await
+        Broker::start_with(config, credentials()).await
     };
     let signals = Signals::new();
     let mut signals = match signals {
@@ -147,6 +148,13 @@ async fn run(args: Args) -> ExitCode {
             }
         },
     }
+}
+
+/// What the bucket's client may find in the environment, as its documentation names it.
+fn credentials() -> Credentials {
+    let pairs = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    Credentials::from_pairs(pairs)
 }
 
 fn greet(broker: &Broker) {
