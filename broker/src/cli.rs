@@ -35,7 +35,7 @@ struct Args {
     /// Where the data is [default: file:s3stream-data/bucket]
     #[arg(long, value_name = "URL")]
     bucket: Option<String>,
-    /// Where the write-ahead log is [default: block:s3stream-data/wal?capacity=1GiB]
+    /// Where the write-ahead log is [default: block:s3stream-data/wal?capacity=256MiB]
     #[arg(long, value_name = "URL")]
     wal: Option<String>,
     /// Where the metadata is [default: bucket:]

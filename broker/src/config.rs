@@ -58,7 +58,7 @@ impl Default for Config {
             advertise: String::new(),
             node_id: 1,
             bucket: "file:s3stream-data/bucket".into(),
-            wal: "block:s3stream-data/wal?capacity=1GiB".into(),
+            wal: "block:s3stream-data/wal?capacity=256MiB".into(),
             metadata: "bucket:".into(),
             shutdown_timeout_ms: 30_000,
             topics: TopicDefaults::default(),

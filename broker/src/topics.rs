@@ -88,8 +88,7 @@ impl Topics {
         let mut named = BTreeSet::new();
         for (key, value) in engine.kv_list(KEY_PREFIX.as_bytes()) {
             let name = String::from_utf8_lossy(&key[KEY_PREFIX.len()..]).into_owned();
-            let description = Description::decode(&name, &value)
-                .map_err(|error| s3stream::Error::corrupt("topic").caused_by(error))?;
+            let description = decode(&name, &value)?;
             named.extend(description.groups.iter().copied());
             names.insert(topic(name, description));
         }
@@ -167,6 +166,10 @@ impl Topics {
         config: TopicConfig,
     ) -> Result<Arc<Topic>, TopicError> {
         let name = &busy.name;
+        // A put that was answered too late may have made the topic after all.
+        if self.adopt(name).await? {
+            return Err(TopicError::Exists(name.clone()));
+        }
         let groups = self.create_groups(name, partitions).await?;
         let first = groups.first().copied();
         let description = Description {
@@ -174,31 +177,44 @@ impl Topics {
             groups,
             config,
         };
+        self.put(name, &description).await?;
+        let topic = self.open(topic(name.clone(), description)).await;
+        tracing::info!(topic = name, id = %topic.id, partitions, "topic created");
+        Ok(topic)
+    }
+
+    /// Makes the topic exist. If it cannot be known whether it does, its groups stay: the next creation finds it, or the next
+    /// start destroys them.
+    async fn put(&self, name: &str, description: &Description) -> Result<(), TopicError> {
         let value = Some(description.encode().into());
-        let put = self
-            .engine
-            .kv_put(key(name), value, Some(Expect::Absent))
-            .await;
-        if !matches!(put, Ok(Ok(_))) {
-            // If the put may have happened the topic may exist: its groups must stay, and the next start knows.
-            if put
-                .as_ref()
-                .err()
-                .is_none_or(|error| !error.may_have_happened())
-            {
-                self.destroy(&description.groups).await;
-            }
-            put?.map_err(|_| TopicError::Exists(name.clone()))?;
+        let put = self.engine.kv_put(key(name), value, Some(Expect::Absent));
+        if put.await?.is_err() {
+            self.destroy(&description.groups).await;
+            return Err(TopicError::Exists(name.into()));
         }
-        let topic = topic(name.clone(), description);
+        Ok(())
+    }
+
+    /// Takes in a topic that the metadata knows and this broker does not; `false` if there is none.
+    async fn adopt(&self, name: &str) -> Result<bool, TopicError> {
+        let Some((value, _)) = self.engine.kv_get(&key(name)) else {
+            return Ok(false);
+        };
+        self.open(topic(name.to_owned(), decode(name, &value)?))
+            .await;
+        Ok(true)
+    }
+
+    /// Opens the logs of a new topic, then shows it.
+    async fn open(&self, topic: Arc<Topic>) -> Arc<Topic> {
         stream::iter(&topic.partitions)
             .for_each_concurrent(CONCURRENT, |partition| async {
+                // The partition keeps and has logged what is wrong.
                 let _ = partition.log(&self.engine).await;
             })
             .await;
         self.names.write().insert(topic.clone());
-        tracing::info!(topic = name, id = %topic.id, partitions, "topic created");
-        Ok(topic)
+        topic
     }
 
     async fn create_groups(&self, name: &str, partitions: u32) -> s3stream::Result<Vec<GroupId>> {
@@ -317,6 +333,11 @@ impl Names {
         self.name_by_id.remove(&topic.id);
         self.by_name.remove(&topic.name);
     }
+}
+
+fn decode(name: &str, value: &[u8]) -> s3stream::Result<Description> {
+    Description::decode(name, value)
+        .map_err(|error| s3stream::Error::corrupt("topic").caused_by(error))
 }
 
 fn topic(name: String, description: Description) -> Arc<Topic> {

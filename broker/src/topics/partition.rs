@@ -138,17 +138,11 @@ impl Partition {
         })
     }
 
-    /// Takes note of an error of `leading`: a log that cannot go on is opened anew by the next request.
+    /// Takes note of an error of `leading`: a log that has stopped is opened anew by the next request. Other errors, as of a
+    /// bucket that does not answer, leave it open.
     pub(crate) fn note(&self, leading: &Leading, error: &LogError) {
-        let ended = matches!(
-            error,
-            LogError::NotLeader(_)
-                | LogError::Storage(_)
-                | LogError::StoredState(_)
-                | LogError::Stopped(_)
-                | LogError::Closed
-        );
-        if !ended {
+        let ended = matches!(error, LogError::NotLeader(_) | LogError::Closed);
+        if !ended && leading.log.stopped().is_none() {
             return;
         }
         let mut slot = self.slot.lock();
