@@ -12,6 +12,7 @@ mod clients;
 mod fetch;
 mod kcat;
 mod kill;
+mod overload;
 mod program;
 mod protocol;
 mod support;

@@ -191,6 +191,21 @@ impl Client {
         }
     }
 
+    /// Says that nothing more will be asked.
+    pub(crate) fn shutdown(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Takes everything that is still sent until the connection ends; how many bytes that was.
+    pub(crate) fn drain(&mut self) -> u64 {
+        let mut taken = 0;
+        let mut buf = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = self.stream.read(&mut buf) {
+            taken += read as u64;
+        }
+        taken
+    }
+
     /// Fails unless the connection still serves.
     pub(crate) fn assert_serves(&mut self) {
         let answer = self.metadata(1, None);
