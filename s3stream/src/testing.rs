@@ -2,6 +2,8 @@
 //!
 //! Only with feature `testing`. The simulator's models live in its own crate, the log's devices in [`wal::testing`](crate::wal).
 
+#[cfg(feature = "aws")]
 mod seaweedfs;
 
+#[cfg(feature = "aws")]
 pub use seaweedfs::SeaweedFs;

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use object_store::ObjectStore;
+
 use super::{Bucket, BucketPlace, RemoteKind, RemotePlace};
 use crate::{Error, Result, entropy::Entropy};
 
@@ -77,40 +79,43 @@ macro_rules! client {
 
 impl RemotePlace {
     fn open(&self, credentials: &Credentials, entropy: &Entropy) -> Result<Bucket> {
-        let store: std::sync::Arc<dyn object_store::ObjectStore> = match self.kind {
+        Bucket::new(self.client(credentials)?, &self.prefix, entropy)
+    }
+
+    fn client(&self, credentials: &Credentials) -> Result<std::sync::Arc<dyn ObjectStore>> {
+        match self.kind {
             #[cfg(feature = "aws")]
-            RemoteKind::S3 => client!(
+            RemoteKind::S3 => Ok(client!(
                 object_store::aws::AmazonS3Builder,
                 object_store::aws::AmazonS3ConfigKey,
                 with_bucket_name,
                 self,
                 credentials
-            ),
+            )),
             #[cfg(feature = "azure")]
-            RemoteKind::Azure => client!(
+            RemoteKind::Azure => Ok(client!(
                 object_store::azure::MicrosoftAzureBuilder,
                 object_store::azure::AzureConfigKey,
                 with_container_name,
                 self,
                 credentials
-            ),
+            )),
             #[cfg(feature = "gcp")]
-            RemoteKind::Gcs => client!(
+            RemoteKind::Gcs => Ok(client!(
                 object_store::gcp::GoogleCloudStorageBuilder,
                 object_store::gcp::GoogleConfigKey,
                 with_bucket_name,
                 self,
                 credentials
-            ),
+            )),
             #[allow(unreachable_patterns, reason = "each store is a feature")]
             kind => {
-                let _ = (credentials, entropy);
-                return Err(Error::invalid("this build has no client for the store")
+                let _ = credentials;
+                Err(Error::invalid("this build has no client for the store")
                     .with("scheme", kind.scheme())
-                    .with("feature", feature_of(kind)));
+                    .with("feature", feature_of(kind)))
             }
-        };
-        Bucket::new(store, &self.prefix, entropy)
+        }
     }
 
     /// The client's words are about its settings and may repeat their values: only what kind of error it was is told.
