@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use wal::{
-    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position,
+    Backend, EpochState, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position,
     block::{BlockLog, Config, Device},
     testing::{Fault, FaultyDevice, Hear, MemoryDevice},
 };
@@ -296,6 +296,96 @@ fn a_frame_of_another_log_at_the_same_position_is_not_replayed() {
     device.damage(from, |bytes| bytes[..4096].copy_from_slice(&frame));
     assert_eq!(replay(&device, &state).unwrap(), [0, 1, 2]);
     assert_eq!(positions.len(), 3);
+}
+
+#[test]
+fn frames_of_the_log_that_was_here_before_are_nothing_to_the_new_one() {
+    // Same epoch, and the positions go through the same places: their knowledge is of another log.
+    let device = MemoryDevice::manual(RING_START + CAPACITY);
+    let mut state = LogState::new(identity(), LogEpoch::new(1));
+    let (log, positions) = write(&device, &mut state, 6);
+    log.trim(positions[5].end);
+    complete_all(&device);
+    device.drive(log.close()).unwrap();
+    drop(log);
+    let next = Identity {
+        log: LogUuid::new(0x9),
+        ..identity()
+    };
+    let mut state = LogState::new(next, LogEpoch::new(1));
+    drop(write(&device, &mut state, 2));
+    state.grant(LogEpoch::new(2));
+    assert_eq!(replay(&device, &state).unwrap(), [0, 1]);
+}
+
+#[test]
+fn a_frame_of_a_forked_history_is_not_replayed() {
+    // Two copies of one volume were written on in the same epoch; blocks of one end up in the other. Only the chain of checksums tells.
+    let (device, state, _) = written(1);
+    let fork = MemoryDevice::with_content(device.content());
+    for (device, first) in [(&device, 10), (&fork, 20)] {
+        let mut state = state.clone();
+        let replay = device.drive(log_on(device).open(&state)).unwrap();
+        state.begin(replay.ends(), replay.start_position());
+        let log = device.drive(replay.start(Hear::new() as _)).unwrap();
+        for n in first..first + 4_u8 {
+            Hear::append(&*log, &[&[n; 500]]).unwrap();
+            complete_all(device);
+        }
+    }
+    let from = RING_START + 3 * 4096;
+    let foreign = fork.content()[from..from + 4096].to_vec();
+    device.damage(from, |bytes| bytes[..4096].copy_from_slice(&foreign));
+    let mut state = state;
+    let opened = EpochState {
+        epoch: LogEpoch::new(2),
+        trim: Position::new(4096),
+        durable_end: Position::new(4096),
+        sealed_end: None,
+        started: true,
+    };
+    state.owed[0].sealed_end = Some(Position::new(584));
+    state.owed.push(opened);
+    state.grant(LogEpoch::new(3));
+    let error = refused(&device, &state);
+    let Error::Corrupt { position, what } = &error else {
+        panic!("{error}")
+    };
+    assert!(
+        position.get() == 3 * 4096 && what.contains("follows"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_lost_frame_that_covers_the_trim_is_corrupt_though_the_next_one_is_there() {
+    // Two records share a frame, and the trim is between them. The frames after it are sound.
+    let device = MemoryDevice::manual(RING_START + CAPACITY);
+    let mut state = LogState::new(identity(), LogEpoch::new(1));
+    let config = Config {
+        overlap_bytes: 8192,
+        ..config()
+    };
+    let place = BlockLog::on(Arc::new(device.clone())).with_config(config);
+    let replayed = device.drive(place.open(&state)).unwrap();
+    state.begin(replayed.ends(), replayed.start_position());
+    let log = device.drive(replayed.start(Hear::new() as _)).unwrap();
+    Hear::append(&*log, &[&[0; 500]]).unwrap();
+    let trim = Hear::append(&*log, &[&[1; 500]]).unwrap().end;
+    let second = Hear::append(&*log, &[&[2; 500]]).unwrap();
+    complete_all(&device);
+    Hear::append(&*log, &[&[3; 500]]).unwrap();
+    complete_all(&device);
+    state.trim(trim, second.end);
+    drop(log);
+    state.grant(LogEpoch::new(2));
+    assert_eq!(replay(&device, &state).unwrap(), [2, 3]);
+    device.damage(RING_START + 4096, |bytes| bytes[..4096].fill(0));
+    let error = refused(&device, &state);
+    assert!(
+        matches!(error, Error::Corrupt { position, .. } if position == trim),
+        "{error}"
+    );
 }
 
 #[test]

@@ -99,6 +99,28 @@ fn a_further_commit_is_begun_when_enough_waits_for_it() {
 }
 
 #[test]
+fn no_frame_is_submitted_further_above_the_acknowledged_than_the_window() {
+    // The window of this ring is one largest frame: two of them are never in flight at once.
+    let config = Config {
+        in_flight_max: 4,
+        commit_bytes_max: 8192,
+        ..eager()
+    };
+    let mut log = pipeline(config);
+    let len = log.max_record_len();
+    log.append(&[&vec![1; len]]).unwrap();
+    let first = log.submit();
+    assert!(!first.is_empty());
+    log.append(&[&vec![2; len]]).unwrap();
+    assert!(log.submit().is_empty());
+    let mut next = Vec::new();
+    for request in &first {
+        next.extend(log.complete(request.tag, Ok(())));
+    }
+    assert!(!next.is_empty());
+}
+
+#[test]
 fn completions_out_of_order_are_acknowledged_in_order() {
     let mut log = pipeline(eager());
     let mut tags = Vec::new();
