@@ -6,25 +6,29 @@ use crate::{Error, Identity, LogEpoch, LogState};
 
 /// What a place says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Claim {
-    pub(crate) identity: Identity,
+pub struct Claim {
+    /// Whose log it is.
+    pub identity: Identity,
     /// The newest epoch that was started here, if one was.
-    pub(crate) epoch: Option<LogEpoch>,
+    pub epoch: Option<LogEpoch>,
     /// It owes nothing: closed when all was trimmed, or never started.
-    pub(crate) closed: bool,
+    pub closed: bool,
 }
 
 /// What an opening does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Admission {
+pub enum Admission {
     /// Nothing here is owed: make the log, from position 0.
     Make,
     /// The log goes on where it ended. There may be nothing to replay.
     Resume,
 }
 
-/// Judges a valid `state` against what `place` claims to be; `None` is a blank place.
-pub(crate) fn admit(
+/// Judges a valid `state` against what `place` claims to be; `None` is a blank place. Every backend asks at open, once it has exclusive use.
+///
+/// # Errors
+/// `Missing`, `Mismatch`, `NotNew`, `Fenced`.
+pub fn admit(
     place: &str,
     claim: Option<&Claim>,
     state: &LogState,

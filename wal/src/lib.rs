@@ -54,6 +54,7 @@ mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use admission::{Admission, Claim, admit};
 pub use backend::{Backend, Found, Replay, Replayed};
 pub use error::Error;
 pub use id::{Identity, LogEpoch, LogUuid, Position};
