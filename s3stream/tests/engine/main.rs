@@ -8,3 +8,5 @@ mod cleanup;
 mod lifecycle;
 mod limits;
 mod log_failure;
+#[cfg(feature = "aws")]
+mod real_s3;
