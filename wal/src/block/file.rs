@@ -381,7 +381,7 @@ fn make(path: &Path, len: u64) -> Result<(), Error> {
         let _ = fs::remove_file(&draft);
         return Err(in_use(path));
     }
-    if let Err((op, e)) = fill(&file, len) {
+    if let Err((op, e)) = fill(&draft, &file, len) {
         // The first error is the one to tell.
         let _ = fs::remove_file(&draft);
         return Err(io_error(op, path, e));
@@ -409,18 +409,28 @@ fn draft_path(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Allocates, then writes zeros: blocks that were never written cost a second journal write at their first use.
-fn fill(file: &File, len: u64) -> Result<(), (&'static str, io::Error)> {
+fn fill(draft: &Path, file: &File, len: u64) -> Result<(), (&'static str, io::Error)> {
     file.set_len(0).map_err(|e| ("truncate", e))?;
     preallocate(file, len).map_err(|e| ("preallocate", e))?;
-    let zeros = vec![0; FILL_BYTES];
+    // Around the page cache if that can be: a log of some GiB would push everything else out of it.
+    let flags = uncached_flag();
+    let mut direct = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(draft)
+        .ok();
+    let zeros = aligned::zeroed(FILL_BYTES);
     let mut at = 0;
     while at < len {
         let piece = usize::try_from(len - at)
             .unwrap_or(usize::MAX)
             .min(FILL_BYTES);
         let zeros = zeros.get(..piece).unwrap_or(&zeros);
-        file.write_all_at(zeros, at).map_err(|e| ("fill", e))?;
-        at += piece as u64;
+        match direct.as_ref().unwrap_or(file).write_all_at(zeros, at) {
+            Ok(()) => at += piece as u64,
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput && direct.is_some() => direct = None,
+            Err(e) => return Err(("fill", e)),
+        }
     }
     file.sync_all().map_err(|e| ("sync", e))
 }
@@ -441,6 +451,10 @@ mod platform {
     /// Not `O_SYNC`: that also waits for the journal to write the file's new modification time.
     pub(super) fn direct_flags() -> Option<i32> {
         Some(libc::O_DIRECT | libc::O_DSYNC)
+    }
+
+    pub(super) fn uncached_flag() -> i32 {
+        libc::O_DIRECT
     }
 
     pub(super) fn exclusive_flag() -> i32 {
@@ -474,6 +488,10 @@ mod platform {
         None
     }
 
+    pub(super) fn uncached_flag() -> i32 {
+        0
+    }
+
     pub(super) fn exclusive_flag() -> i32 {
         0
     }
@@ -491,4 +509,4 @@ mod platform {
     }
 }
 
-use platform::{direct_flags, exclusive_flag, forget_cached, preallocate, sector};
+use platform::{direct_flags, exclusive_flag, forget_cached, preallocate, sector, uncached_flag};
