@@ -119,12 +119,13 @@ impl Fetch {
             // Sampled before the look, so that a record that comes in between ends the wait.
             let seen = self.seen();
             last |= Instant::now() >= self.deadline || *self.closing.borrow();
-            if last || self.is_due(&seen) {
-                let granted = self.node.budget.response(self.bytes_wanted()).await?;
-                let pass = self.read().await;
+            let due = self.is_due(&seen);
+            if last || due {
+                let wanted = if due { self.bytes_wanted() } else { 0 };
+                let mut granted = self.node.budget.response(wanted).await?;
+                let pass = self.read(due).await;
                 if last || pass.failed || pass.bytes >= self.bytes_min {
                     // The rest of what was taken for the read goes back before the slow part, the writing.
-                    let mut granted = granted;
                     let excess = granted.num_permits().saturating_sub(pass.bytes);
                     drop(granted.split(excess));
                     return Ok(self.answer(pass).holding(granted));
@@ -163,16 +164,17 @@ impl Fetch {
         sum.min(self.bytes_max)
     }
 
-    /// Reads each partition in the order of the request until the bytes are used up.
-    async fn read(&self) -> Pass {
+    /// Reads each partition in the order of the request until the bytes are used up; with `due` false only where they end.
+    async fn read(&self, due: bool) -> Pass {
         let mut pass = Pass {
             partitions: Vec::with_capacity(self.wanted.len()),
             bytes: 0,
             failed: false,
         };
         for wanted in &self.wanted {
-            let left = self.bytes_max.saturating_sub(pass.bytes);
-            let found = self.read_one(wanted, left, pass.bytes == 0).await;
+            let allowed = if due { self.bytes_max } else { 0 };
+            let left = allowed.saturating_sub(pass.bytes);
+            let found = self.read_one(wanted, left, due && pass.bytes == 0).await;
             pass.failed |= found.error_code != 0;
             pass.bytes += found.records_len();
             pass.partitions.push(found);
