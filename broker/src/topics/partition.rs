@@ -143,6 +143,9 @@ impl Partition {
     pub(crate) fn note(&self, leading: &Leading, error: &LogError) {
         let ended = matches!(error, LogError::NotLeader(_) | LogError::Closed);
         if !ended && leading.log.stopped().is_none() {
+            if matches!(error, LogError::Storage(_) | LogError::StoredState(_)) {
+                tracing::warn!(group = %self.group, partition = self.index, %error, "a request failed");
+            }
             return;
         }
         let mut slot = self.slot.lock();

@@ -344,6 +344,63 @@ fn a_damaged_log_is_refused_and_left_as_it_is() {
     assert_unharmed(&places);
 }
 
+/// Every file under `dir`.
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (dirs, mut found): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    found.extend(dirs.iter().flat_map(|dir| files(dir)));
+    found
+}
+
+#[test]
+fn a_damaged_object_fails_who_reads_it_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::under(dir.path());
+    let program = Program::start(&places, &[]);
+    let mut client = program.client();
+    for topic in ["bad", "good"] {
+        client.create(topic, 1);
+        let value = if topic == "bad" {
+            [2u8; 400_000]
+        } else {
+            [3u8; 400_000]
+        };
+        client.produce(topic, 0, batch(1, &[&value]));
+    }
+    program.stop();
+    let objects = files(&dir.path().join("bucket")).into_iter();
+    let damaged = objects.filter_map(|path| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(64).position(|window| window == [2u8; 64])?;
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        Some((path, at))
+    });
+    let damaged: Vec<_> = damaged.collect();
+    assert_eq!(damaged.len(), 1, "a record is in one object");
+    let program = Program::start(&places, &[]);
+    let mut client = program.client();
+    let mut code = |topic| {
+        let answer = client.fetch(topic, 0, 0);
+        let partition = &answer.responses[0].partitions[0];
+        (
+            partition.error_code,
+            partition.records.as_ref().unwrap().len() > 400_000,
+        )
+    };
+    assert_eq!(code("bad"), (56, false));
+    assert_eq!(code("good"), (0, true));
+    assert_eq!(code("bad"), (56, false));
+    let (path, at) = &damaged[0];
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[*at] ^= 1;
+    std::fs::write(path, &bytes).unwrap();
+    assert_eq!(code("bad"), (0, true));
+    program.stop();
+}
+
 #[test]
 fn a_bucket_of_a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
