@@ -7,7 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use kafka_protocol::{
     error::ResponseError,
     messages::{FetchRequest, TopicName},
@@ -27,6 +30,9 @@ use crate::{
         response::{Head, Response},
     },
 };
+
+/// Partitions of one fetch that are read at one time.
+const CONCURRENT: usize = 8;
 
 /// A partition that is asked for. The log is looked up once: a fetch that outlives its topic ends with an error.
 struct Wanted {
@@ -62,10 +68,19 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
 }
 
 /// What one pass over the partitions has found.
+#[derive(Default)]
 struct Pass {
     partitions: Vec<FetchedPartition>,
     bytes: usize,
     failed: bool,
+}
+
+impl Pass {
+    fn add(&mut self, found: FetchedPartition) {
+        self.failed |= found.error_code != 0;
+        self.bytes += found.records_len();
+        self.partitions.push(found);
+    }
 }
 
 impl Fetch {
@@ -156,28 +171,52 @@ impl Fetch {
                 })
     }
 
-    fn bytes_wanted(&self) -> usize {
-        let sum = self
-            .wanted
-            .iter()
-            .fold(0usize, |sum, wanted| sum.saturating_add(wanted.bytes_max));
-        sum.min(self.bytes_max)
+    /// What the partitions may have together, were there no limit on the answer.
+    fn bytes_asked(&self) -> usize {
+        let each = self.wanted.iter().map(|wanted| wanted.bytes_max);
+        each.fold(0, usize::saturating_add)
     }
 
-    /// Reads each partition in the order of the request until the bytes are used up; with `due` false only where they end.
+    fn bytes_wanted(&self) -> usize {
+        self.bytes_asked().min(self.bytes_max)
+    }
+
+    /// What there is; with `due` false only where each partition ends.
     async fn read(&self, due: bool) -> Pass {
-        let mut pass = Pass {
-            partitions: Vec::with_capacity(self.wanted.len()),
-            bytes: 0,
-            failed: false,
-        };
+        if !due {
+            return self.read_in_turn(0, false).await;
+        }
+        if self.bytes_asked() <= self.bytes_max {
+            let pass = self.read_together().await;
+            if pass.failed || pass.bytes > 0 {
+                return pass;
+            }
+        }
+        self.read_in_turn(self.bytes_max, true).await
+    }
+
+    /// No partition can take another's bytes: reads from the bucket need not wait for one another. The first partition
+    /// alone may exceed its limit; clients change the order, so each comes first at some time (F20).
+    async fn read_together(&self) -> Pass {
+        let mut pass = Pass::default();
+        let each = self.wanted.iter().enumerate();
+        let reads = each.map(|(place, wanted)| self.read_one(wanted, wanted.bytes_max, place == 0));
+        // Collected, for the compiler cannot see that a borrowing closure outlives the stream.
+        let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(CONCURRENT);
+        while let Some(found) = reads.next().await {
+            pass.add(found);
+        }
+        pass
+    }
+
+    /// Each partition in the order of the request until the bytes are used up. With `min_one` the first batch that is found
+    /// comes whatever its size.
+    async fn read_in_turn(&self, bytes_max: usize, min_one: bool) -> Pass {
+        let mut pass = Pass::default();
         for wanted in &self.wanted {
-            let allowed = if due { self.bytes_max } else { 0 };
-            let left = allowed.saturating_sub(pass.bytes);
-            let found = self.read_one(wanted, left, due && pass.bytes == 0).await;
-            pass.failed |= found.error_code != 0;
-            pass.bytes += found.records_len();
-            pass.partitions.push(found);
+            let left = bytes_max.saturating_sub(pass.bytes);
+            let first = min_one && pass.bytes == 0;
+            pass.add(self.read_one(wanted, left, first).await);
         }
         pass
     }
