@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart, memory::InMemory, path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, UploadPart, memory::InMemory, path::Path,
 };
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::sleep};
@@ -59,7 +59,7 @@ struct Traffic {
     /// Sent and not yet arrived: when it will, and what it does then.
     under_way: BTreeMap<u64, (Duration, Effect)>,
     next: u64,
-    throttled_until: Duration,
+    refused_until: Duration,
     requests: u64,
 }
 
@@ -118,9 +118,13 @@ impl SimBucket {
         traffic.requests += 1;
         if faults.strikes(Fault::BucketThrottles) {
             let pause = Duration::from_millis(200)..Duration::from_secs(10);
-            traffic.throttled_until = now + self.0.entropy.wait(pause);
+            traffic.refused_until = now + self.0.entropy.wait(pause);
         }
-        if now < traffic.throttled_until {
+        if faults.strikes(Fault::BucketOutage) {
+            let outage = Duration::from_secs(10)..Duration::from_secs(240);
+            traffic.refused_until = now + self.0.entropy.wait(outage);
+        }
+        if now < traffic.refused_until {
             return Fate::Refused("slow down");
         }
         if faults.strikes(Fault::BucketFails) {
@@ -205,12 +209,24 @@ impl SimBucket {
         }
     }
 
-    /// Whether this upload is to be lost with a success for an answer.
-    fn swallows(&self, mode: &PutMode) -> bool {
+    /// Whether this upload is to be lost with a success for an answer. The metadata is spared: it would be noticed at
+    /// once.
+    fn swallows(&self, location: &Path) -> bool {
         self.0.lie == Some(BucketLie::SwallowUpload)
-            && !matches!(mode, PutMode::Update(_))
+            && !is_metadata(location)
             && self.0.entropy.chance(300)
     }
+
+    /// Whether this swap is done unconditionally. The probe at open is spared: it would refuse the store.
+    fn swaps(&self, location: &Path, mode: &PutMode) -> bool {
+        self.0.lie == Some(BucketLie::SwapAlways)
+            && is_metadata(location)
+            && matches!(mode, PutMode::Update(_))
+    }
+}
+
+fn is_metadata(location: &Path) -> bool {
+    location.as_ref().contains("metadata/")
 }
 
 fn refused(why: &'static str) -> Error {
@@ -247,21 +263,18 @@ impl ObjectStore for SimBucket {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Result<PutResult> {
-        let swallow = self.swallows(&options.mode);
-        if self.0.lie == Some(BucketLie::SwapAlways) && matches!(options.mode, PutMode::Update(_)) {
+        let swallow = self.swallows(location);
+        if self.swaps(location, &options.mode) {
             options.mode = PutMode::Overwrite;
         }
         let what = format!("put {location} {} bytes", payload.content_length());
         let location = location.clone();
         self.request(what, move |stored| {
+            let put = at_once(stored.put_opts(&location, payload, options));
             if swallow {
-                return Ok(PutResult {
-                    e_tag: None,
-                    version: None,
-                    extensions: Default::default(),
-                });
+                at_once(stored.delete(&location))?;
             }
-            at_once(stored.put_opts(&location, payload, options))
+            put
         })
         .await
     }

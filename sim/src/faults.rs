@@ -25,6 +25,8 @@ pub enum Fault {
     BucketFails,
     /// A request is refused as too many, and so are those of the next moments.
     BucketThrottles,
+    /// No request has an effect for minutes.
+    BucketOutage,
     /// A request has its effect, and an error is the answer.
     BucketAnswerLost,
     /// An error is the answer, and the request has its effect later.
@@ -37,13 +39,14 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DiskSlow,
         Self::DiskWriteFails,
         Self::DiskReadFails,
         Self::BucketSlow,
         Self::BucketFails,
         Self::BucketThrottles,
+        Self::BucketOutage,
         Self::BucketAnswerLost,
         Self::BucketArrivesLate,
         Self::ProcessCrash,
@@ -58,6 +61,7 @@ impl Fault {
             Self::BucketSlow => 100,
             Self::BucketFails | Self::BucketAnswerLost | Self::BucketArrivesLate => 80,
             Self::BucketThrottles => 20,
+            Self::BucketOutage => 5,
             Self::ProcessCrash | Self::PowerCut => 0,
         }
     }

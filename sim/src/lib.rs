@@ -1,21 +1,27 @@
 //! The simulator: production code on a paused clock, a seed, and modelled parts that fail.
 //!
-//! `same seed, same trace`. [`simulate_log`] takes the block log alone through crashes of the process and of the host.
+//! `same seed, same trace`. [`simulate`] takes a node through faults and crashes of the process and of the host, and
+//! checks what it promised against S1 to S5, O1, O2 and W8; [`simulate_log`] takes the block log alone.
 //!
 //! It does not model several nodes, clocks that drift, or bytes that rot by themselves.
 
+mod actor;
 mod bucket;
+mod checker;
 mod clock;
 mod disk;
 mod entropy;
 mod faults;
+mod life;
 mod log_alone;
 #[cfg(feature = "mutations")]
 mod mutation;
 mod outcome;
+mod payload;
 mod trace;
 mod violation;
 mod watch;
+mod world;
 
 pub use bucket::{BucketLie, SimBucket};
 pub use clock::SimClock;
@@ -28,3 +34,4 @@ pub use mutation::Mutation;
 pub use outcome::{Counters, Outcome, Settings};
 pub use trace::Trace;
 pub use violation::Violation;
+pub use world::simulate;

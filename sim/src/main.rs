@@ -12,11 +12,13 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use sim::{Counters, Outcome, Settings, simulate_log};
+use sim::{Counters, Outcome, Settings, simulate, simulate_log};
 
 /// What is simulated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Part {
+    /// One node, its clients, a bucket and a disk.
+    Node,
     /// The block log alone: forty short lives per seed.
     Log,
 }
@@ -26,7 +28,7 @@ enum Part {
 #[command(name = "s3stream-sim", version)]
 struct Options {
     /// What to simulate.
-    #[arg(long, value_enum, default_value_t = Part::Log)]
+    #[arg(long, value_enum, default_value_t = Part::Node)]
     part: Part,
     /// How many seeds.
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -35,7 +37,7 @@ struct Options {
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Simulated hours of faulty lives per seed.
-    #[arg(long, value_name = "H", default_value_t = 0.25)]
+    #[arg(long, value_name = "H", default_value_t = 0.1)]
     hours: f64,
     /// Prints every event of every seed.
     #[arg(long)]
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
     let mut sum = Counters::default();
     for seed in options.seed..options.seed.saturating_add(options.seeds) {
         let outcome = match options.part {
+            Part::Node => simulate(seed, &settings),
             Part::Log => simulate_log(seed, &settings),
         };
         for line in &outcome.lines {
@@ -104,7 +107,7 @@ fn report(outcome: &Outcome, options: &Options) {
         " --features mutations"
     };
     let part = options.part.to_possible_value();
-    let part = part.as_ref().map_or("log", |part| part.get_name());
+    let part = part.as_ref().map_or("node", |part| part.get_name());
     eprintln!(
         "replay: cargo run --release -p s3stream-sim{features} -- --part {part} --seeds 1 --seed {} --hours {}{mutation} --trace",
         outcome.seed, options.hours

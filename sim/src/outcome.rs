@@ -21,7 +21,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            time: Duration::from_secs(900),
+            time: Duration::from_secs(300),
             lines: false,
             #[cfg(feature = "mutations")]
             mutation: None,

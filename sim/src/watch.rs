@@ -15,7 +15,8 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use s3stream::wal::{
-    Backend, Commit, EpochEnd, Error, Found, Log, LogState, Position, Replay, Replayed, Sink, Usage,
+    Backend, Commit, EpochEnd, Error, Found, Log, LogState, LogUuid, Position, Replay, Replayed,
+    Sink, Usage,
 };
 
 use crate::{Violation, entropy::mix};
@@ -46,6 +47,7 @@ pub(crate) struct History(Arc<Mutex<Past>>);
 
 #[derive(Debug, Default)]
 struct Past {
+    log: Option<LogUuid>,
     records: BTreeMap<Key, Known>,
     /// The highest trim that the log was ever told.
     trimmed: u64,
@@ -75,6 +77,11 @@ impl History {
 
     fn opening(&self, state: &LogState) {
         let mut past = self.0.lock();
+        // A log that was closed owing nothing is made anew under a new name; its positions begin again.
+        if past.log.replace(state.identity.log) != Some(state.identity.log) {
+            past.records.clear();
+            past.trimmed = 0;
+        }
         let known = state.owed.iter().map(|epoch| epoch.trim.get()).max();
         if known.is_some_and(|known| past.trimmed > known) {
             let what = format!(
