@@ -43,28 +43,31 @@ impl BucketSequencer {
     }
 
     pub(super) async fn install(&mut self, tip: Tip, state: Bytes) -> Result<()> {
-        let Some(seen) = self.seen.clone() else {
+        let Some(swept) = self.seen.as_ref().map(|seen| seen.head.swept) else {
             return Ok(());
         };
-        let swept = seen.head.swept;
+        let snapshot = self.write_chunks(tip, state).await?;
+        self.swing(swept, snapshot).await
+    }
+
+    pub(super) async fn write_chunks(&self, tip: Tip, state: Bytes) -> Result<SnapshotRef> {
         let mut chunks = Vec::new();
         for start in (0..state.len()).step_by(self.limits.chunk_bytes) {
             let end = state.len().min(start + self.limits.chunk_bytes);
-            chunks.push(
-                self.put_object("snapshot", tip.index, state.slice(start..end))
-                    .await?,
-            );
+            let chunk = state.slice(start..end);
+            chunks.push(self.put_object("snapshot", tip.index, chunk).await?);
         }
-        let snapshot = SnapshotRef { tip, chunks };
+        Ok(SnapshotRef { tip, chunks })
+    }
+
+    /// Makes the head list a snapshot whose chunks were written while the head said `swept`.
+    pub(super) async fn swing(&mut self, swept: u64, snapshot: SnapshotRef) -> Result<()> {
         for _ in 0..SWAPS_MAX {
             let base = self.refresh().await?.clone();
-            let newest = base
-                .head
-                .snapshot
-                .as_ref()
-                .map_or(0, |snapshot| snapshot.tip.index);
+            let listed = base.head.snapshot.as_ref();
+            let newest = listed.map_or(0, |listed| listed.tip.index);
             // The chunks may be swept already, or another node was quicker: this snapshot is dropped, and swept in time.
-            if base.head.swept != swept || newest >= tip.index {
+            if base.head.swept != swept || newest >= snapshot.tip.index {
                 return Ok(());
             }
             if self.sweep(&base, snapshot.clone()).await? {

@@ -296,6 +296,55 @@ async fn a_paused_snapshotter_does_not_swing_the_head_to_what_was_deleted() {
     );
 }
 
+#[tokio::test]
+async fn a_snapshotter_that_paused_behind_a_sweep_lists_none_of_its_chunks_however_new() {
+    let bucket = memory();
+    let metadata = open(&bucket, 1).await;
+    metadata.register(registration(1, 1)).await.unwrap();
+    put_done(&metadata, "a").await;
+    let mut other = sequencer(&bucket, 8);
+    other.load().await.unwrap();
+    let (old_tip, old) = metadata.view(|state| (state.tip(), Bytes::from(state.encode())));
+    put_done(&metadata, "b").await;
+    // This node writes the chunks of a newer state and pauses before its swap.
+    let mut paused = sequencer(&bucket, 7);
+    paused.load().await.unwrap();
+    let (tip, state) = metadata.view(|state| (state.tip(), Bytes::from(state.encode())));
+    let chunks = paused.write_chunks(tip, state).await.unwrap();
+    // Meanwhile another keeps an older one, and sweeps what nobody lists.
+    other.snapshot(old_tip, old).await.unwrap();
+    let head = head_of(&bucket).await;
+    assert_eq!(
+        head.snapshot.as_ref().map(|snapshot| snapshot.tip),
+        Some(old_tip)
+    );
+    let swept = bucket.path(&format!("metadata/{}", chunks.chunks[0].name));
+    assert_eq!(bucket.read(&swept).await.unwrap(), None);
+    paused.swing(0, chunks).await.unwrap();
+    assert_eq!(head_of(&bucket).await, head);
+    assert_eq!(bytes_of(&open(&bucket, 9).await), bytes_of(&metadata));
+}
+
+#[tokio::test]
+async fn a_head_whose_entries_do_not_end_at_its_tip_is_refused() {
+    let bucket = full_bucket().await;
+    let path = bucket.path("metadata/head");
+    let whole = head_of(&bucket).await;
+    let mut forged = whole.clone();
+    forged.tip.hash = Tip::default().hash;
+    overwrite(&bucket, &path, forged.encode().to_vec()).await;
+    let error = open_with(&bucket, 5, SMALL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    // A snapshot of another history.
+    let mut forged = whole;
+    if let Some(snapshot) = &mut forged.snapshot {
+        snapshot.tip.hash = Tip::default().hash;
+    }
+    overwrite(&bucket, &path, forged.encode().to_vec()).await;
+    let error = open_with(&bucket, 5, SMALL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
 /// A bucket with a head, segments, a snapshot and a large entry.
 async fn full_bucket() -> Bucket {
     let bucket = memory();
