@@ -171,5 +171,11 @@ impl Metadata {
     }
 }
 
+/// What fuzzing needs of bytes that have no public type.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use super::sequencer::{head_again, segment_again};
+}
+
 #[cfg(test)]
 mod tests;

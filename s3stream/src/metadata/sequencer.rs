@@ -10,6 +10,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[cfg(feature = "testing")]
+pub use self::bucket::{head_again, segment_again};
 pub use self::{
     bucket::{BucketLimits, BucketSequencer},
     memory::MemorySequencer,

@@ -33,6 +33,18 @@ const SWAP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// A load that meets objects which were swept meanwhile starts again this often.
 const LOADS_MAX: u32 = 8;
 
+/// Decodes a head and encodes it again.
+#[cfg(feature = "testing")]
+pub fn head_again(bytes: &[u8], cluster: ClusterId) -> Result<Bytes> {
+    Head::decode(bytes, cluster).map(|head| head.encode())
+}
+
+/// Decodes a log segment and encodes it again.
+#[cfg(feature = "testing")]
+pub fn segment_again(bytes: &[u8]) -> Result<Bytes> {
+    head::decode_segment(bytes).map(|entries| head::encode_segment(&entries))
+}
+
 /// Sizes that decide when the head's parts move. They may differ from node to node and from start to start.
 #[derive(Clone, Copy, Debug)]
 pub struct BucketLimits {

@@ -140,6 +140,7 @@ impl State {
     }
 
     fn build_indexes(&mut self) -> Result<(), WireError> {
+        self.check_counters()?;
         for (id, group) in &self.groups {
             if let Some(owner) = group.owner {
                 self.owned.entry(owner).or_default().insert(*id);
@@ -165,6 +166,33 @@ impl State {
         }
         self.objects = objects;
         Ok(())
+    }
+}
+
+impl State {
+    /// What is only ever counted up by one stays far from where it would overflow.
+    fn check_counters(&self) -> Result<(), WireError> {
+        const FAR: u64 = 1 << 62;
+        let Counters {
+            epoch,
+            group,
+            stream,
+            object,
+            version,
+            order,
+        } = self.next;
+        let next = [self.tip.index, epoch, group, stream, object, version, order];
+        let epochs = self.groups.values().map(|group| group.epoch.get());
+        let sequences = self.nodes.values().map(|node| node.sequence);
+        match next
+            .into_iter()
+            .chain(epochs)
+            .chain(sequences)
+            .all(|count| count < FAR)
+        {
+            true => Ok(()),
+            false => Err(WireError::Impossible("counter")),
+        }
     }
 }
 

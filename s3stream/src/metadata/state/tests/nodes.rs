@@ -249,6 +249,56 @@ fn a_start_that_contradicts_what_is_known_is_refused_as_a_whole() {
 }
 
 #[test]
+fn a_seal_is_written_once_and_a_later_replay_must_find_the_same_end() {
+    let mut cluster = Cluster::default();
+    let first = cluster.join(A);
+    let second = cluster.register(A).epoch;
+    cluster.start(A, second, 300);
+    let third = cluster.register(A).epoch;
+    let started = |first_end: u64| {
+        let ends = [(first, first_end), (second, 400)];
+        Command::Started(Started {
+            log: log_of(A),
+            start: Position::new(400),
+            ends: ends
+                .map(|(epoch, end)| (epoch, Position::new(end)))
+                .to_vec(),
+            streams: vec![],
+        })
+    };
+    assert_eq!(
+        cluster.ask(A, third, started(301)),
+        Answer::Refused(Refusal::SealedEnd(first))
+    );
+    let answer = cluster.ask(A, third, started(300));
+    assert_eq!(answer, Answer::Started { groups: vec![] });
+}
+
+#[test]
+fn a_node_condemns_nothing_that_another_may_still_commit() {
+    let mut cluster = Cluster::default();
+    let a = cluster.join(A);
+    let b = cluster.join(B);
+    let object = cluster.prepare(A, a);
+    let condemn = Command::Condemn {
+        objects: vec![object],
+    };
+    assert_eq!(
+        cluster.ask(B, b, condemn.clone()),
+        Answer::Condemned(vec![Err(Refusal::InUse(a))])
+    );
+    assert_eq!(
+        cluster.ask(A, a, condemn.clone()),
+        Answer::Condemned(vec![Ok(object)])
+    );
+    assert_eq!(
+        cluster.ask(B, b, condemn),
+        Answer::Condemned(vec![Ok(object)])
+    );
+    assert!(cluster.state.prepared(a).iter().all(|id| *id != object));
+}
+
+#[test]
 fn an_open_does_not_steal_a_group_from_its_owner() {
     let mut cluster = Cluster::default();
     let a = cluster.join(A);
