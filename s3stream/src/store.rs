@@ -68,7 +68,7 @@ impl Bucket {
 
     /// A local directory, made if it is missing. What was written is durable when the call returns.
     pub fn local(dir: &std::path::Path, entropy: &Entropy) -> Result<Self> {
-        local::create_dir(dir)?;
+        local::create_dir("directory of the bucket", dir)?;
         let store = LocalFileSystem::new_with_prefix(dir)
             .map_err(|error| store_error("open", &Path::default(), error))?
             // Files, and every directory entry on the way to them.

@@ -251,7 +251,18 @@ fn a_directory_that_cannot_be_made_is_named() {
         wal: bad.wal,
         ..good
     };
-    wal.refused(&[]).assert(6, &["file/wal", "--wal"]);
+    wal.refused(&[])
+        .assert(6, &["directory of the log", "/file", "--wal"]);
+}
+
+#[test]
+fn the_directory_of_a_log_is_made_as_that_of_a_bucket_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut places = Places::under(&dir.path().join("one/two"));
+    places.bucket = "memory:".into();
+    let program = Program::start(&places, &[]);
+    program.stop();
+    assert!(dir.path().join("one/two/wal").is_file());
 }
 
 #[test]

@@ -136,7 +136,11 @@ impl EngineBuilder {
             None => return Err(Error::invalid("an engine needs a bucket")),
         };
         let wal = match self.wal {
-            Some(WalSource::Url(url)) => url.parse::<LogPlace>()?.backend(),
+            Some(WalSource::Url(url)) => {
+                let place = url.parse::<LogPlace>()?;
+                place.make_dir()?;
+                place.backend()
+            }
             Some(WalSource::Backend(backend)) => backend,
             None => return Err(Error::invalid("an engine needs a write-ahead log")),
         };

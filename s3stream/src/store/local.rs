@@ -30,10 +30,10 @@ pub(super) struct LocalSwap {
     root: PathBuf,
 }
 
-/// Makes a directory and everything on the way to it, durably.
-pub(super) fn create_dir(dir: &Path) -> Result<()> {
+/// Makes a directory and everything on the way to it, durably. `what` it is for, an error says.
+pub(super) fn create_dir(what: &str, dir: &Path) -> Result<()> {
     make_dirs(dir).map_err(|error| {
-        Error::invalid("directory of the bucket")
+        Error::invalid(what)
             .with("dir", dir.display())
             .caused_by(error)
     })
