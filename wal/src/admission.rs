@@ -28,11 +28,7 @@ pub enum Admission {
 ///
 /// # Errors
 /// `Missing`, `Mismatch`, `NotNew`, `Fenced`.
-pub fn admit(
-    place: &str,
-    claim: Option<&Claim>,
-    state: &LogState,
-) -> Result<Admission, Error> {
+pub fn admit(place: &str, claim: Option<&Claim>, state: &LogState) -> Result<Admission, Error> {
     let newest = state.started().next_back();
     let Some(claim) = claim else {
         return match newest {

@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use wal::{
     Backend, EpochState, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position,
@@ -564,6 +568,27 @@ fn a_failed_start_leaves_the_log_as_it_was() {
 
 fn replay_of(device: &MemoryDevice, state: &LogState) -> Vec<u8> {
     replay(device, state).unwrap()
+}
+
+#[test]
+fn a_start_that_is_given_up_keeps_the_place_until_its_write_has_landed() {
+    let (device, mut state, _) = written(1);
+    let place = log_on(&device);
+    let replay = device.drive(place.open(&state)).unwrap();
+    state.begin(replay.ends(), replay.start_position());
+    let mut start = replay.start(Hear::new() as _);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(start.as_mut().poll(&mut context).is_pending());
+    assert_eq!(device.waiting(), 1);
+    drop(start);
+    state.grant(LogEpoch::new(3));
+    let error = device.drive(async {
+        // Nothing of the device is needed for this answer.
+        place.open(&state).await.err()
+    });
+    assert!(matches!(error, Some(Error::InUse { .. })), "{error:?}");
+    complete_all(&device);
+    assert!(device.drive(place.open(&state)).is_ok());
 }
 
 #[test]

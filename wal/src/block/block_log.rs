@@ -137,7 +137,7 @@ impl BlockLog {
     /// made again.
     async fn make(
         &self,
-        device: &dyn Device,
+        device: &Arc<dyn Device>,
         before: Option<Copies>,
         state: &LogState,
     ) -> Result<Copies, Error> {
@@ -181,7 +181,7 @@ impl Backend for BlockLog {
             },
             Home::Device(device) => Arc::clone(device),
         };
-        Ok(match look(&*device).await? {
+        Ok(match look(&device).await? {
             None => Found::Blank,
             Some(copies) if copies.newest.closed => Found::Closed(copies.newest.identity),
             Some(copies) => Found::Live(copies.newest.identity),
@@ -201,12 +201,12 @@ impl Backend for BlockLog {
             )));
         }
         // First of all, so that what is read is what a power cut would leave (W8).
-        reader::sync(&*device).await?;
-        let found = look(&*device).await?;
+        reader::sync(&device).await?;
+        let found = look(&device).await?;
         let claim = found.as_ref().map(|copies| claim(&copies.newest));
         let copies = match (admit(&place, claim.as_ref(), state)?, found) {
             (Admission::Resume, Some(found)) => found,
-            (_, found) => self.make(&*device, found, state).await?,
+            (_, found) => self.make(&device, found, state).await?,
         };
         let superblock = &copies.newest;
         let len = device.geometry().len_bytes;
@@ -256,7 +256,7 @@ fn claim(superblock: &Superblock) -> Claim {
 }
 
 /// Reads both superblock copies; `None` is a blank device.
-async fn look(device: &dyn Device) -> Result<Option<Copies>, Error> {
+async fn look(device: &Arc<dyn Device>) -> Result<Option<Copies>, Error> {
     let (place, len) = (device.name(), device.geometry().len_bytes);
     if len < BLANK_BYTES {
         return Err(too_short(&place, len));

@@ -20,6 +20,7 @@ pub struct Config {
     /// Bytes of one slab of the log's memory; commits are cut from it. Default 2 MiB. A slab lives as long as any record in it is held.
     pub slab_bytes: usize,
     /// Appended bytes that may wait for the device beyond those in flight; more is refused as `Full`. Default 64 MiB.
+    /// A quarter of the ring is always let in, so that the longest record fits.
     pub queue_bytes_max: usize,
     /// The longest record that is accepted. Default 32 MiB. A quarter of the ring is the most that takes effect.
     pub record_bytes_max: usize,

@@ -17,9 +17,10 @@ use crate::Error;
 /// Bytes read at once.
 const AHEAD: u64 = 1 << 20;
 
-/// Waits for one operation of a device. Dropped completions are errors.
+/// Waits for one operation of a device. Dropped completions are errors. The device is held until the operation ends even if the wait does not last so
+/// long: exclusive use is not over while a write may still land.
 async fn outcome<T>(
-    device: &dyn Device,
+    device: &Arc<dyn Device>,
     op: &'static str,
     begin: impl FnOnce(Box<dyn FnOnce(io::Result<T>) + Send>),
 ) -> Result<T, Error>
@@ -27,7 +28,9 @@ where
     T: Send + 'static,
 {
     let (tell, told) = oneshot::channel();
+    let held = Arc::clone(device);
     begin(Box::new(move |result| {
+        drop(held);
         // Nobody waits any more: the caller was dropped.
         let _ = tell.send(result);
     }));
@@ -47,7 +50,7 @@ where
 }
 
 /// Reads from the device.
-pub(crate) async fn read(device: &dyn Device, at: u64, len: usize) -> Result<Bytes, Error> {
+pub(crate) async fn read(device: &Arc<dyn Device>, at: u64, len: usize) -> Result<Bytes, Error> {
     let bytes = outcome(device, "read", |done| device.read(at, len, done)).await?;
     if bytes.len() == len {
         return Ok(bytes);
@@ -62,12 +65,12 @@ pub(crate) async fn read(device: &dyn Device, at: u64, len: usize) -> Result<Byt
 }
 
 /// Writes to the device, durably.
-pub(crate) async fn write(device: &dyn Device, at: u64, data: Bytes) -> Result<(), Error> {
+pub(crate) async fn write(device: &Arc<dyn Device>, at: u64, data: Bytes) -> Result<(), Error> {
     outcome(device, "write", |done| device.write(at, data, done)).await
 }
 
 /// Makes what is on the device the device's own.
-pub(crate) async fn sync(device: &dyn Device) -> Result<(), Error> {
+pub(crate) async fn sync(device: &Arc<dyn Device>) -> Result<(), Error> {
     outcome(device, "sync", |done| device.sync(done)).await
 }
 
@@ -134,12 +137,7 @@ impl Reader {
     }
 
     async fn read(&self, at: u64, len: u64) -> Result<Bytes, Error> {
-        read(
-            &*self.device,
-            at,
-            usize::try_from(len).unwrap_or(usize::MAX),
-        )
-        .await
+        read(&self.device, at, usize::try_from(len).unwrap_or(usize::MAX)).await
     }
 
     /// The header at `position`, if a sound one of this log stands there.

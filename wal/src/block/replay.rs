@@ -144,7 +144,7 @@ impl Replay for BlockReplay {
             window: before.window.max(self.limits.window),
             ..before.clone()
         };
-        write_copies(&*self.device, &superblock, self.copies.first).await?;
+        write_copies(&self.device, &superblock, self.copies.first).await?;
         let link = self.link.unwrap_or_else(|| Link {
             checksum: frame::origin(superblock.identity.log),
             records_end: self.start,
@@ -163,7 +163,7 @@ impl Replay for BlockReplay {
 
 /// Writes both copies, the one at index `first` first.
 pub(crate) async fn write_copies(
-    device: &dyn Device,
+    device: &Arc<dyn Device>,
     superblock: &Superblock,
     first: usize,
 ) -> Result<(), Error> {
