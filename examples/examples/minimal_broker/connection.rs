@@ -1,11 +1,11 @@
 //! One client: a line, its answer, the next line.
 //!
-//! Memory is bounded: a line by [`LINE_LEN_MAX`], an answer by [`FETCH_BYTES`] at a time and by how fast the client reads.
+//! Memory is bounded: a line by [`LINE_LEN_MAX`], an answer by [`FETCH_BYTES`]: no more is fetched before the client has read that.
 
-use std::io;
+use std::{io, time::Duration};
 
 use futures::StreamExt;
-use s3stream::{Error, ErrorKind, RecordBatch, Result, Stream};
+use s3stream::{Error, ErrorKind, RecordBatch};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
     net::{
@@ -19,6 +19,29 @@ use super::{broker::Broker, request::Request};
 /// The longest line of a client, its end included.
 const LINE_LEN_MAX: usize = 64 * 1024;
 const FETCH_BYTES: usize = 1024 * 1024;
+
+/// How long a tail lets the log or the bucket be before it asks again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a line was not served.
+enum Failure {
+    /// Told to the client, which goes on.
+    Request(Error),
+    /// Ends the connection.
+    Socket(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
 
 pub(crate) struct Connection {
     broker: Broker,
@@ -57,87 +80,75 @@ impl Connection {
         }
     }
 
-    /// The error here is the connection's; those of the engine are told to the client.
+    /// The error here is the connection's; those of a request are told to the client.
     async fn answer(&mut self, line: &[u8]) -> io::Result<()> {
-        let request = match std::str::from_utf8(line) {
-            Ok(line) => Request::parse(line),
-            Err(e) => Err(Error::invalid("a line is UTF-8").caused_by(e)),
-        };
-        let result = match request {
-            Ok(Request::Create { name }) => {
-                let created = self.broker.create(name).await;
-                created.map(|()| "OK\n".to_owned())
-            }
-            Ok(Request::Put { name, text }) => self.put(name, text).await,
-            Ok(Request::List) => self.list().await,
-            Ok(Request::Get {
-                name,
-                offset,
-                count,
-            }) => match self.broker.stream(name).await {
-                Ok(stream) => return self.get(stream, offset, count).await,
-                Err(error) => Err(error),
-            },
-            Ok(Request::Tail { name, offset }) => match self.broker.stream(name).await {
-                Ok(stream) => return self.tail(stream, offset).await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(answer) => self.answers.write_all(answer.as_bytes()).await,
-            Err(error) => self.answer_error(&error).await,
+        match self.serve_line(line).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Request(error)) => self.answer_error(&error).await,
+            Err(Failure::Socket(error)) => Err(error),
         }
     }
 
-    async fn put(&self, name: &str, text: &str) -> Result<String> {
+    async fn serve_line(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let line = std::str::from_utf8(line)
+            .map_err(|error| Error::invalid("a line is UTF-8").caused_by(error))?;
+        match Request::parse(line)? {
+            Request::Create { name } => {
+                self.broker.create(name).await?;
+                self.write_line("OK").await
+            }
+            Request::Put { name, text } => self.put(name, text).await,
+            Request::Get {
+                name,
+                offset,
+                count,
+            } => self.get(name, offset, count).await,
+            Request::Tail { name, offset } => self.tail(name, offset).await,
+            Request::List => self.list().await,
+        }
+    }
+
+    async fn put(&mut self, name: &str, text: &str) -> Result<(), Failure> {
         let stream = self.broker.stream(name).await?;
         // Waits for room instead of refusing; meanwhile nothing is read, and the client's own sends wait.
         let permit = stream.ready(text.len()).await?;
         let offsets = stream.append_with(permit, 1, &[text.as_bytes()])?.await?;
-        Ok(format!("OK {}\n", offsets.start))
+        self.write_line(&format!("OK {}", offsets.start)).await
     }
 
-    async fn list(&self) -> Result<String> {
-        let mut answer = String::new();
+    async fn list(&mut self) -> Result<(), Failure> {
         for name in self.broker.names() {
             let stream = self.broker.stream(&name).await?;
             // `latest`, not `confirm`: a node that was replaced and does not know it must not say where a stream ends (S8).
             let end = stream.latest().await?;
-            answer.push_str(&format!("{name} {} {end}\n", stream.start()));
+            let line = format!("{name} {} {end}", stream.start());
+            self.write_line(&line).await?;
         }
-        answer.push_str("END\n");
-        Ok(answer)
+        self.write_line("END").await
     }
 
-    async fn get(&mut self, stream: Stream, offset: u64, count: u64) -> io::Result<()> {
+    async fn get(&mut self, name: &str, offset: u64, count: u64) -> Result<(), Failure> {
+        let stream = self.broker.stream(name).await?;
         let end = offset.saturating_add(count);
         let mut next = offset;
         loop {
-            let fetched = match stream.fetch(next, FETCH_BYTES).await {
-                Ok(fetched) => fetched,
-                Err(error) => return self.answer_error(&error).await,
-            };
-            let wanted = fetched
-                .records
-                .iter()
-                .take_while(|record| record.offsets.end <= end);
+            let fetched = stream.fetch(next, FETCH_BYTES).await?;
             let before = next;
-            for record in wanted {
+            for record in &fetched.records {
+                if record.offsets.end > end {
+                    break;
+                }
                 self.write_record(record).await?;
                 next = record.offsets.end;
             }
             if next == before {
-                return self
-                    .answers
-                    .write_all(format!("END {next}\n").as_bytes())
-                    .await;
+                return self.write_line(&format!("END {next}")).await;
             }
         }
     }
 
-    async fn tail(&mut self, stream: Stream, offset: u64) -> io::Result<()> {
-        let mut records = stream.tail(offset);
+    async fn tail(&mut self, name: &str, offset: u64) -> Result<(), Failure> {
+        let mut records = self.broker.stream(name).await?.tail(offset);
         loop {
             // Before it waits, what is there is sent.
             self.answers.flush().await?;
@@ -146,20 +157,24 @@ impl Connection {
                 // Something from the client, or its end: the line stays in the buffer and is served next.
                 more = self.lines.fill_buf() => {
                     more?;
-                    let end = format!("END {}\n", records.next_offset());
-                    return self.answers.write_all(end.as_bytes()).await;
+                    return self.write_line(&format!("END {}", records.next_offset())).await;
                 }
                 record = records.next() => match record {
                     Some(Ok(record)) => self.write_record(&record).await?,
-                    // The tail goes on by itself when the log or the bucket answers again.
+                    // The tail goes on by itself once the log or the bucket answers again, and does not wait for that.
                     Some(Err(error)) if error.kind() == ErrorKind::Unavailable => {
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(RETRY_PAUSE).await;
                     }
-                    Some(Err(error)) => return self.answer_error(&error).await,
-                    None => return Ok(()),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(Error::internal("a tail ended without an error").into()),
                 }
             }
         }
+    }
+
+    async fn write_line(&mut self, line: &str) -> Result<(), Failure> {
+        self.answers.write_all(line.as_bytes()).await?;
+        Ok(self.answers.write_all(b"\n").await?)
     }
 
     async fn write_record(&mut self, record: &RecordBatch) -> io::Result<()> {
