@@ -20,7 +20,8 @@ use crate::{
     StreamId, engine::Core,
 };
 
-/// A handle of one stream that is open for writing on this node.
+/// A handle of one stream that is open for writing on this node. It answers `Closed` once its engine is closed or its
+/// last [`Engine`](crate::Engine) clone is dropped.
 #[derive(Clone)]
 pub struct Stream {
     core: Arc<Core>,
@@ -121,6 +122,16 @@ impl Stream {
         let admitted = self.core.admission.admit(bytes)?;
         self.core.make_room(bytes);
         admitted.await
+    }
+
+    /// The largest payload that one append can have.
+    ///
+    /// # Errors
+    /// `Unavailable` while the log is being reopened, or the error that ended the engine.
+    pub fn payload_len_max(&self) -> Result<usize> {
+        let log = self.core.session()?.log.max_record_len();
+        let budget = usize::try_from(self.core.admission.limit()).unwrap_or(usize::MAX);
+        Ok(log.min(budget).saturating_sub(RECORD_HEADER_LEN))
     }
 
     /// Whole records from the one that holds `from` on, up to about `bytes_max` bytes; the first whatever its size.

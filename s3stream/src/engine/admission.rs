@@ -42,9 +42,9 @@ impl State {
     /// Whether `bytes` fit in memory and in the log.
     fn fits(&self, bytes: u64, limit: u64) -> bool {
         let Some(log) = &self.log else { return false };
-        let usage = log.usage();
-        let space = usage.capacity - usage.capacity / 8;
-        self.held + bytes <= limit && usage.used + self.promised + log_space(bytes) <= space
+        let used = log.usage().used;
+        self.held + bytes <= limit
+            && used + self.promised + log_space(bytes) <= usable(log.as_ref())
     }
 
     fn take(&mut self, bytes: u64) {
@@ -56,6 +56,12 @@ impl State {
         self.held -= bytes;
         self.promised -= log_space(bytes);
     }
+}
+
+/// What of a log is used: the rest is for padding.
+fn usable(log: &dyn wal::Log) -> u64 {
+    let capacity = log.usage().capacity;
+    capacity - capacity / 8
 }
 
 /// What a record of `bytes` may take of the log when it is alone in its frame.
@@ -82,8 +88,8 @@ impl Admission {
 
     /// Takes `bytes`, or `Full` at once. Never passes a caller that waits.
     pub(crate) fn try_admit(self: &Arc<Self>, bytes: u64) -> Result<Permit> {
-        self.check_possible(bytes)?;
         let mut state = self.state.lock();
+        self.check_possible(&state, bytes)?;
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
@@ -99,8 +105,8 @@ impl Admission {
 
     /// Waits for `bytes`. The place in the queue is taken when this returns, not when it is first polled.
     pub(crate) fn admit(self: &Arc<Self>, bytes: u64) -> Result<Admitted> {
-        self.check_possible(bytes)?;
         let mut state = self.state.lock();
+        self.check_possible(&state, bytes)?;
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
@@ -202,11 +208,15 @@ impl Admission {
             .min(self.limit)
     }
 
-    fn check_possible(&self, bytes: u64) -> Result<()> {
-        if bytes > self.limit {
-            return Err(Error::invalid("more bytes than the whole budget")
-                .with("bytes", bytes)
-                .with("limit", self.limit));
+    /// What can never fit is refused: nobody waits for ever.
+    fn check_possible(&self, state: &State, bytes: u64) -> Result<()> {
+        let log = state.log.as_deref().map(usable);
+        if bytes > self.limit || log.is_some_and(|log| log_space(bytes) > log) {
+            return Err(
+                Error::invalid("more bytes than the whole budget or the log")
+                    .with("bytes", bytes)
+                    .with("limit", self.limit),
+            );
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -14,18 +15,22 @@ use futures::future::BoxFuture;
 use super::Stream;
 use crate::{ErrorKind, RecordBatch, Result};
 
+/// How long a reader pauses after a passing failure, so that one that polls in a loop does not spin.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes asked for at once.
 const FETCH_BYTES: usize = 1024 * 1024;
 
 /// The records of a stream as a [`futures::Stream`]. Made by [`Stream::tail`].
 ///
 /// It ends after a final error: `OutOfRange` when it is overtaken by a trim, `Closed`, `Fenced`, `NotFound`,
-/// `Corrupt`. After `Unavailable` it goes on when it is polled again.
+/// `Corrupt`. After `Unavailable` it goes on when it is polled again, after a short pause of its own.
 pub struct Tail {
     stream: Stream,
     next: u64,
     fetched: VecDeque<RecordBatch>,
     fetching: Option<BoxFuture<'static, Result<Vec<RecordBatch>>>>,
+    /// The last fetch failed for now.
+    failed: bool,
     ended: bool,
 }
 
@@ -36,6 +41,7 @@ impl Tail {
             next: from,
             fetched: VecDeque::new(),
             fetching: None,
+            failed: false,
             ended: false,
         }
     }
@@ -59,11 +65,13 @@ impl futures::Stream for Tail {
                 this.next = record.offsets.end;
                 return Poll::Ready(Some(Ok(record)));
             }
+            let pause = this.failed.then_some(PAUSE);
             let fetching = this
                 .fetching
-                .get_or_insert_with(|| Box::pin(fetch(this.stream.clone(), this.next)));
+                .get_or_insert_with(|| Box::pin(fetch(this.stream.clone(), this.next, pause)));
             let fetched = ready!(fetching.as_mut().poll(context));
             this.fetching = None;
+            this.failed = fetched.is_err();
             match fetched {
                 Ok(records) => this.fetched = records.into(),
                 Err(error) => {
@@ -76,7 +84,10 @@ impl futures::Stream for Tail {
 }
 
 /// Never empty.
-async fn fetch(stream: Stream, from: u64) -> Result<Vec<RecordBatch>> {
+async fn fetch(stream: Stream, from: u64, pause: Option<Duration>) -> Result<Vec<RecordBatch>> {
+    if let Some(pause) = pause {
+        tokio::time::sleep(pause).await;
+    }
     loop {
         let fetched = stream.fetch(from, FETCH_BYTES).await?;
         if !fetched.records.is_empty() {

@@ -54,6 +54,16 @@ async fn more_than_memory_flows_through_and_memory_stays_within_its_bound() {
 async fn a_record_that_can_never_fit_is_invalid() {
     let engine = Places::new().open().await;
     let stream = engine.create_stream().await.unwrap();
+    let most = stream.payload_len_max().unwrap();
+    assert!(most < small().log_cache_bytes as usize);
+    let payload = vec![0; most + 1];
+    let error = stream.append(1, &[&payload]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    stream
+        .append(1, &[&payload[..most]])
+        .unwrap()
+        .await
+        .unwrap();
     let payload = vec![0; 5 << 20];
     let error = stream.append(1, &[&payload]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");

@@ -116,6 +116,8 @@ fn permits_promise_log_space_with_its_padding() {
     }));
     let permits: Vec<_> = std::iter::from_fn(|| admission.try_admit(1).ok()).collect();
     assert_eq!(permits.len(), 56 * 1024 / 8193);
+    let error = admission.admit(48 * 1024 + 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "it would wait for ever");
     let waiting = admission.admit(1).unwrap();
     drop(permits);
     waiting.now_or_never().unwrap().unwrap();
