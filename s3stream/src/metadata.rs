@@ -57,7 +57,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// When the node's epoch was last seen current: the time before that look was sent (S8).
     current_at: Mutex<Option<Duration>>,
-    /// Why the driver stopped, if it did by itself.
+    /// Why the driver is gone, if it is by its own fault.
     stopped: Mutex<Option<Error>>,
 }
 
@@ -116,7 +116,8 @@ impl Metadata {
     }
 
     /// Has commands decided, in order, in one batch with whatever else waits. Each is answered; a refused one stops no other.
-    /// An error that `may_have_happened` leaves open whether they were.
+    /// An error that `may_have_happened` leaves open whether they were, and so does a call that is dropped. While the store leaves a
+    /// swap open this waits: a caller that cannot gives up by itself.
     pub async fn submit(&self, commands: Vec<Command>) -> Result<Vec<Answer>> {
         let (reply, answer) = oneshot::channel();
         let submission = Submission::new(commands, reply)?;

@@ -97,6 +97,16 @@ pub(super) struct Driver {
     end: Option<Error>,
 }
 
+/// A driver that panics takes no other task with it: its callers get a typed error (S6).
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = Error::internal("the metadata's driver panicked");
+            *self.shared.stopped.lock() = Some(error);
+        }
+    }
+}
+
 impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,

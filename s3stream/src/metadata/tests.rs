@@ -1,6 +1,6 @@
 //! A node's handle: batches, order, fencing, failures, and what a look is worth.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,12 +16,14 @@ struct SlowSequencer {
     log: MemorySequencer,
     failures: Arc<Mutex<Vec<Error>>>,
     requests: Arc<AtomicU64>,
+    panics: Arc<AtomicBool>,
 }
 
 impl SlowSequencer {
     async fn pass(&self) -> Result<()> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(STEP).await;
+        assert!(!self.panics.load(Ordering::Relaxed), "as told");
         let failure = self.failures.lock().pop();
         failure.map_or(Ok(()), Err)
     }
@@ -295,6 +297,27 @@ async fn the_same_process_may_register_again_and_goes_on_under_its_new_epoch() {
         metadata.view(|state| state.node_epoch(NodeId::new(1))),
         Some(registered.epoch)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_panics_gives_its_callers_a_typed_error() {
+    let (metadata, sequencer, _) = joined().await;
+    sequencer.panics.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = metadata.submit(prepare()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_gives_up_stops_nobody_and_its_commands_may_still_be_decided() {
+    let (metadata, _, _) = joined().await;
+    let before = metadata.view(State::next_object);
+    let given_up = tokio::time::timeout(STEP / 2, metadata.submit(prepare())).await;
+    assert!(given_up.is_err());
+    metadata.submit(prepare()).await.unwrap();
+    let after = metadata.view(State::next_object);
+    assert_eq!(after.get(), before.get() + 2);
 }
 
 #[tokio::test(start_paused = true)]
