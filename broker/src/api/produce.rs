@@ -21,7 +21,7 @@ use kafka_protocol::{
 use segment_adapter::{AppendHandle, LogError};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Abort, Reply, Request, find_partition};
+use super::{Abort, Reply, Request, create_topics::topic_name, find_partition};
 use crate::{
     node::Node,
     topics::{
@@ -79,7 +79,8 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
             };
             partitions.push((index, result));
         }
-        begun.push((topic.name, partitions));
+        // A copy: the name would keep the frame in memory until the answer.
+        begun.push((topic_name(&topic.name), partitions));
     }
     if asked.acks == 0 {
         return silent(&begun);
