@@ -59,15 +59,24 @@ impl Running {
         Client::connect(self.address)
     }
 
+    /// The engine below.
+    pub(crate) fn engine(&self) -> &s3stream::Engine {
+        self.broker.as_ref().unwrap().engine()
+    }
+
     /// Uploads everything.
     pub(crate) fn flush(&self) {
-        let broker = self.broker.as_ref().unwrap();
-        self.runtime.block_on(broker.engine().flush()).unwrap();
+        self.runtime.block_on(self.engine().flush()).unwrap();
+    }
+
+    /// Waits for something of the engine.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     /// The requests to the bucket so far.
     pub(crate) fn requests(&self) -> s3stream::store::Requests {
-        self.broker.as_ref().unwrap().engine().requests()
+        self.engine().requests()
     }
 
     /// A clean stop.

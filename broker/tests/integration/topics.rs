@@ -374,3 +374,25 @@ fn old_records_are_deleted_and_an_idle_broker_asks_nothing_of_its_bucket() {
     assert_eq!(running.requests(), before);
     running.stop();
 }
+
+#[test]
+fn what_a_crash_leaves_of_a_topic_that_was_being_made_is_destroyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    client.create("t", 2);
+    assert_eq!(client.produce("t", 1, batch(now_ms(), &[b"v"])), 0);
+    // Groups are made before the key that names them: here the key never came.
+    let tags = vec![("kafka".to_owned(), "partition".to_owned())];
+    let orphan = running.wait(running.engine().create_group(2, tags));
+    let (orphan, _) = orphan.unwrap();
+    let groups = |running: &Running| running.engine().groups_tagged("kafka", "partition");
+    assert!(groups(&running).contains(&orphan));
+    running.crash();
+    let running = Running::start(on_disk(dir.path()));
+    let left = groups(&running);
+    assert_eq!((left.len(), left.contains(&orphan)), (2, false));
+    let answer = running.client().fetch("t", 1, 0);
+    assert_eq!(answer.responses[0].partitions[0].high_watermark, 1);
+    running.stop();
+}
