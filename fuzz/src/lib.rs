@@ -6,6 +6,7 @@
 //! The fuzzer itself is in `fuzz_targets`; this library does not know it.
 
 pub mod metadata_entry;
+pub mod metadata_head;
 pub mod metadata_snapshot;
 pub mod object;
 pub mod record_batch;
@@ -47,6 +48,11 @@ pub const TARGETS: &[Target] = &[
         name: "wal_replay",
         run: wal_replay::run,
         seeds: wal_replay::seeds,
+    },
+    Target {
+        name: "metadata_head",
+        run: metadata_head::run,
+        seeds: metadata_head::seeds,
     },
 ];
 
