@@ -73,7 +73,7 @@ fn bucket() -> (Bucket, Arc<dyn ObjectStore>) {
 /// Small limits, so that a short log has segments, chunks and large entries.
 fn sequencer(bucket: &Bucket) -> BucketSequencer {
     let limits = BucketLimits {
-        inline_bytes: 200,
+        inline_bytes: 120,
         segments_bytes: 400,
         chunk_bytes: 100,
     };
@@ -196,4 +196,39 @@ async fn check_append(bucket: &Bucket, sequencer: &mut BucketSequencer, tip: Tip
     let mut third = self::sequencer(bucket);
     let loaded = third.load().await.expect("a log that took an entry");
     assert_eq!(check_chain(&loaded), entry.tip());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_load_with_segments_large_entries_and_a_snapshot() {
+        let seeds = seeds();
+        let folders = |seed: &[u8]| {
+            let mut folders: Vec<String> = parse(seed)
+                .iter()
+                .filter_map(|(path, _)| Some(path.to_string().split('/').nth(1)?.to_owned()))
+                .collect();
+            folders.dedup();
+            folders
+        };
+        let last = folders(&seeds[seeds.len() - 1]);
+        assert_eq!(
+            last.len(),
+            4,
+            "head, entries, segments and a snapshot: {last:?}"
+        );
+        for (number, seed) in seeds.iter().enumerate() {
+            runtime().block_on(async {
+                let (bucket, store) = bucket();
+                for (path, bytes) in parse(seed) {
+                    let put = store.put(&path, PutPayload::from(bytes)).await;
+                    put.expect("a put into memory");
+                }
+                let loaded = sequencer(&bucket).load().await.expect("a seed");
+                assert_eq!(check_chain(&loaded).index, number as u64 + 1);
+            });
+        }
+    }
 }
