@@ -1,0 +1,120 @@
+//! Where the log and the bucket of a run are: the ones given by URL, else below the workplace.
+
+use std::{
+    fs,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use wal::{Backend, block::BlockLog, memory::MemoryLog};
+
+use crate::{Options, Result, Workplace};
+
+/// As large as the raw device's file.
+const LOG_CAPACITY: u64 = 512 << 20;
+/// Writes that a block log keeps in flight by default.
+const DEPTH: usize = 4;
+
+/// The places of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) wal: String,
+    pub(crate) bucket: String,
+    /// The log's file, when it is the run's own.
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+/// A log to measure.
+#[derive(Debug)]
+pub(crate) struct LogPlace {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) in_memory: bool,
+    /// Where its file is, if it is a file.
+    pub(crate) dir: Option<PathBuf>,
+    /// Writes the log keeps in flight by default.
+    pub(crate) depth: usize,
+}
+
+impl Places {
+    /// Those of `--wal` and `--bucket`, or new ones below the workplace.
+    pub(crate) fn of(options: &Options, workplace: &Workplace) -> Self {
+        let log_file = workplace.join("log");
+        let own_log = || format!("block:{}?capacity={LOG_CAPACITY}", log_file.display());
+        let own_bucket = || format!("file://{}", workplace.join("bucket").display());
+        Self {
+            wal: options.wal.clone().unwrap_or_else(own_log),
+            bucket: options
+                .bucket
+                .as_deref()
+                .map_or_else(own_bucket, |url| within(url, workplace)),
+            log_file: options.wal.is_none().then_some(log_file),
+        }
+    }
+
+    /// The same bucket, and another new log: what a node on another machine would have.
+    pub(crate) fn elsewhere(&self, workplace: &Workplace) -> Self {
+        let file = workplace.join("other-log");
+        Self {
+            wal: format!("block:{}?capacity={LOG_CAPACITY}", file.display()),
+            bucket: self.bucket.clone(),
+            log_file: Some(file),
+        }
+    }
+
+    /// Whether log and bucket outlive an engine. `needs` says for what.
+    pub(crate) fn check_lasting(&self, needs: &str) -> Result<()> {
+        for url in [&self.wal, &self.bucket] {
+            if url.starts_with("memory:") {
+                return Err(format!(
+                    "{needs} needs a log and a bucket that outlive an engine, not {url}"
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> Result<LogPlace> {
+        Ok(match self.wal.parse()? {
+            s3stream::store::LogPlace::Memory => LogPlace {
+                backend: Arc::new(MemoryLog::new()),
+                in_memory: true,
+                dir: None,
+                depth: 1,
+            },
+            s3stream::store::LogPlace::Block { path, capacity } => LogPlace {
+                in_memory: false,
+                dir: directory(&path),
+                depth: DEPTH,
+                backend: Arc::new(BlockLog::file(path, capacity.unwrap_or(LOG_CAPACITY))),
+            },
+        })
+    }
+}
+
+/// Where a log's file is; nothing for a block device.
+fn directory(path: &Path) -> Option<PathBuf> {
+    let is_device = fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    (!is_device).then(|| parent.unwrap_or(Path::new(".")).to_owned())
+}
+
+/// A prefix of this run's own in a bucket that may hold other things.
+fn within(url: &str, workplace: &Workplace) -> String {
+    if url.starts_with("memory:") {
+        return url.to_owned();
+    }
+    let name = workplace
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let name = name.trim_start_matches('.');
+    let (place, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    format!("{}/{name}{parameters}", place.trim_end_matches('/'))
+}

@@ -1,0 +1,134 @@
+//! Every scenario runs with tiny settings and reports on one line. No figure is judged.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+use bench::{Options, Workplace};
+use clap::Parser;
+
+fn run(arguments: &[&str]) -> serde_json::Value {
+    let parent = tempfile::tempdir_in(".").unwrap();
+    let tiny = ["--seconds=0.1", "--slices=2", "--streams=3", "--json"];
+    let dir = format!("--dir={}", parent.path().display());
+    let arguments = ["s3stream-bench"]
+        .iter()
+        .chain(arguments)
+        .chain(&tiny)
+        .copied();
+    let options = Options::parse_from(arguments.chain([dir.as_str()]));
+    assert_eq!(options.problems(), Vec::<String>::new());
+    let workplace = Workplace::new(&options.dir).unwrap();
+    let report = bench::run(&options, &workplace).unwrap();
+    drop(workplace);
+    let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert!(!report.to_string().is_empty());
+    let json = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    println!("{json}");
+    json
+}
+
+fn positive(json: &serde_json::Value, fields: &[&str]) {
+    for field in fields {
+        let value = json[field].as_f64();
+        assert!(
+            value.is_some_and(|value| value > 0.0),
+            "{field}: {}",
+            json[field]
+        );
+    }
+}
+
+const APPENDS: [&str; 6] = [
+    "throughput_mib_s",
+    "records_per_s",
+    "ack_p50_us",
+    "ack_p999_us",
+    "ratio_p50",
+    "ratio_p99",
+];
+
+#[test]
+fn wal_in_memory_at_full_load_is_compared_with_memory() {
+    let json = run(&["wal", "--wal=memory:"]);
+    positive(&json, &APPENDS);
+    positive(&json, &["ratio_throughput"]);
+    assert_eq!(json["baseline"]["kind"], "memory");
+    assert!(json["settings"]["window"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn wal_in_memory_at_low_load_has_one_append_outstanding() {
+    let json = run(&["wal", "--wal=memory:", "--requests-per-second=200"]);
+    positive(&json, &APPENDS);
+    assert_eq!(json["settings"]["window"], 1);
+    assert!(json["ratio_throughput"].is_null());
+}
+
+#[test]
+fn wal_on_a_file_is_compared_with_the_device() {
+    let json = run(&["wal"]);
+    positive(&json, &APPENDS);
+    positive(&json, &["ratio_throughput"]);
+    assert_eq!(json["baseline"]["kind"], "device");
+}
+
+#[test]
+fn append_uploads_what_it_appended() {
+    let json = run(&["append"]);
+    positive(&json, &APPENDS);
+    positive(
+        &json,
+        &["ratio_throughput", "cost_usd_per_gib", "cpu_s_per_gib"],
+    );
+    let uploaded = json["uploaded_per_appended"].as_f64().unwrap();
+    assert!(uploaded >= 0.9, "{uploaded}");
+}
+
+#[test]
+fn tail_needs_no_get() {
+    let json = run(&["tail", "--requests-per-second=500"]);
+    positive(&json, &APPENDS);
+    assert_eq!(json["requests"]["get"], 0);
+}
+
+#[test]
+fn catchup_reads_everything_from_the_bucket() {
+    let json = run(&["catchup"]);
+    positive(
+        &json,
+        &["throughput_mib_s", "records_per_s", "ratio_throughput"],
+    );
+    assert!(json["requests"]["get"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn recovery_opens_after_a_crash() {
+    let json = run(&["recovery"]);
+    positive(&json, &["throughput_mib_s", "ratio_throughput"]);
+    positive(&json["details"], &["open_ms_median", "log_used_mib"]);
+}
+
+#[test]
+fn idle_costs_no_request() {
+    let json = run(&["idle", "--bucket=memory:"]);
+    assert_eq!(json["details"]["requests_while_idle"], 0);
+}
+
+#[test]
+fn the_program_prints_one_line_and_leaves_nothing_behind() {
+    let parent = tempfile::tempdir_in(".").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_s3stream-bench"))
+        .args(["wal", "--seconds=0.1", "--slices=1", "--json", "--dir"])
+        .arg(parent.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.starts_with("{\"scenario\":\"wal\",\"throughput_mib_s\":"),
+        "{text}"
+    );
+    let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
