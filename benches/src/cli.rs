@@ -102,7 +102,7 @@ pub struct Options {
     /// The write-ahead log, as a URL; default: a block log in a temporary file. A log that owes data is refused.
     #[arg(long, value_name = "URL")]
     pub wal: Option<String>,
-    /// The bucket, as a URL; default: a temporary directory. A prefix of its own is used in it, and removed.
+    /// The bucket, as a URL; default: a temporary directory. A prefix of its own is used in it, and emptied at the end.
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
     /// How many streams the records go to, in turn.

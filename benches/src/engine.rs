@@ -19,7 +19,7 @@ use crate::{
     commits::{Commits, Noted},
     load::{Submitted, Target},
     measure::Surroundings,
-    place::Places,
+    place::{self, Places},
     price,
 };
 
@@ -47,6 +47,7 @@ impl Running {
         let opening = Engine::builder()
             .config(config)
             .bucket(places.bucket.as_str())
+            .credentials(place::credentials())
             .wal_backend(backend)
             .open();
         let engine = runtime.block_on(opening)?;

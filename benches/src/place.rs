@@ -7,6 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use s3stream::{
+    Entropy,
+    store::{BucketPlace, Credentials},
+};
 use wal::{Backend, block::BlockLog, memory::MemoryLog};
 
 use crate::{Options, Result, Workplace};
@@ -75,6 +79,16 @@ impl Places {
         Ok(())
     }
 
+    /// Removes everything of this run from the bucket.
+    pub(crate) async fn empty_bucket(&self) -> Result<()> {
+        let place: BucketPlace = self.bucket.parse()?;
+        let bucket = place.open(&credentials(), &Entropy::from_os())?;
+        for path in bucket.list(bucket.prefix(), usize::MAX).await? {
+            bucket.delete(&path).await?;
+        }
+        Ok(())
+    }
+
     /// The log.
     pub(crate) fn log(&self) -> Result<LogPlace> {
         Ok(match self.wal.parse()? {
@@ -92,6 +106,11 @@ impl Places {
             },
         })
     }
+}
+
+/// As the cloud's own tools take them: this is a program, not the library.
+pub(crate) fn credentials() -> Credentials {
+    Credentials::from_pairs(std::env::vars())
 }
 
 /// Where a log's file is; nothing for a block device.

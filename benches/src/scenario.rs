@@ -7,9 +7,20 @@ mod recovery;
 mod tail;
 mod wal;
 
-use crate::{Options, Report, Result, Scenario, Workplace};
+use crate::{Options, Report, Result, Scenario, Workplace, measure::runtime, place::Places};
 
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
+    let report = measure(options, workplace);
+    if options.bucket.is_some() && options.scenario != Scenario::Wal {
+        let emptied = runtime()?.block_on(Places::of(options, workplace).empty_bucket());
+        // What was measured, or why it was not, is said first.
+        report.and_then(|report| emptied.map(|()| report))
+    } else {
+        report
+    }
+}
+
+fn measure(options: &Options, workplace: &Workplace) -> Result<Report> {
     match options.scenario {
         Scenario::Append => append::run(options, workplace),
         Scenario::Tail => tail::run(options, workplace),

@@ -132,3 +132,31 @@ fn the_program_prints_one_line_and_leaves_nothing_behind() {
     let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
+
+#[test]
+fn a_bucket_given_by_url_keeps_what_it_had_and_nothing_of_the_run() {
+    let bucket = tempfile::tempdir_in(".").unwrap();
+    let theirs = bucket.path().join("theirs");
+    std::fs::write(&theirs, b"theirs").unwrap();
+    let url = format!(
+        "--bucket=file://{}",
+        bucket.path().canonicalize().unwrap().display()
+    );
+    run(&["append", &url]);
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs");
+    let mut folders = vec![bucket.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert!(
+                    path == theirs || name.starts_with('.'),
+                    "left behind: {path:?}"
+                );
+            }
+        }
+    }
+}
