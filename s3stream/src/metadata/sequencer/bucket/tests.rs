@@ -587,3 +587,50 @@ fn the_head_has_these_bytes() {
         assert!(Head::decode(&damaged, CLUSTER).is_err(), "byte {at}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_body_behind_a_right_checksum_is_refused_or_has_one_form() {
+    let bucket = full_bucket().await;
+    let head = head_of(&bucket).await;
+    let segment = head.segments.last().unwrap();
+    let path = bucket.path(&format!("metadata/{}", segment.object.name));
+    let (segment, _) = bucket.read(&path).await.unwrap().unwrap();
+    let again = |bytes: &[u8]| {
+        let segment = |entries: Vec<InlineEntry>| head::encode_segment(&entries);
+        [
+            Head::decode(bytes, CLUSTER).map(|head| head.encode()),
+            head::decode_segment(bytes).map(segment),
+        ]
+    };
+    let check = |content: &[u8]| {
+        let bytes = [content, &crc32c::crc32c(content).to_be_bytes()].concat();
+        let mut decoded = 0;
+        for again in again(&bytes) {
+            match again {
+                Ok(again) => {
+                    assert_eq!(again, bytes);
+                    decoded += 1;
+                }
+                Err(error) => assert!(
+                    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid),
+                    "{error}"
+                ),
+            }
+        }
+        decoded
+    };
+    for whole in [head.encode(), segment] {
+        let content = &whole[..whole.len() - 4];
+        assert_eq!(check(content), 1);
+        for len in 0..content.len() {
+            assert_eq!(check(&content[..len]), 0, "cut to {len}");
+        }
+        for at in 0..content.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = content.to_vec();
+                damaged[at] ^= flip;
+                check(&damaged);
+            }
+        }
+    }
+}
