@@ -191,6 +191,18 @@ impl Bucket {
         }
     }
 
+    /// Whether nothing is under a folder, but for the lock files of a local directory.
+    pub async fn is_empty(&self, folder: &Path) -> Result<bool> {
+        let mut listed = self.store.list(Some(folder));
+        loop {
+            match listed.try_next().await {
+                Ok(Some(found)) if found.location.as_ref().ends_with(".lock") => {}
+                Ok(found) => return Ok(found.is_none()),
+                Err(error) => return Err(store_error("list", folder, error)),
+            }
+        }
+    }
+
     /// Names under a folder, ascending; refused when there are more than `most`.
     pub async fn list(&self, folder: &Path, most: usize) -> Result<Vec<Path>> {
         let mut listed = self.store.list(Some(folder));

@@ -1,5 +1,6 @@
 //! Wrong places: each ends in one clear message that names the thing and the remedy, and nothing is overwritten.
 
+use object_store::ObjectStoreExt;
 use s3stream::{Config, Engine, ErrorKind};
 
 use crate::support::{LONG, Places, fill, small};
@@ -119,4 +120,29 @@ async fn a_log_that_is_in_use_is_refused() {
     drop(engine);
     let engine = open().await.unwrap();
     assert_eq!(engine.open_stream(stream.id()).await.unwrap().confirm(), 5);
+}
+
+#[tokio::test]
+async fn a_bucket_that_lost_its_metadata_head_is_refused_and_nothing_is_overwritten() {
+    let places = Places::new();
+    let engine = places.open().await;
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 10, 100).await;
+    engine.close(LONG).await.unwrap();
+    let head = object_store::path::Path::from("cluster/metadata/head");
+    let kept = places
+        .bucket
+        .get(&head)
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    places.bucket.delete(&head).await.unwrap();
+    let error = places.open_as(0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(error.to_string().contains("head is missing"), "{error}");
+    places.bucket.put(&head, kept.into()).await.unwrap();
+    let engine = places.open().await;
+    assert_eq!(engine.open_stream(stream.id()).await.unwrap().confirm(), 10);
 }

@@ -291,7 +291,11 @@ impl BucketSequencer {
     /// Loads from the newest head. What a sweep took away meanwhile is not missing if the head has changed.
     async fn load_newest(&mut self) -> Result<Loaded> {
         for _ in 0..LOADS_MAX {
-            let head = self.refresh().await?.head.clone();
+            let seen = self.refresh().await?;
+            let head = seen.head.clone();
+            if seen.tag.is_none() {
+                self.check_new().await?;
+            }
             match self.load_head(&head).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     if self.refresh().await?.head == head {
@@ -308,6 +312,22 @@ impl BucketSequencer {
         Err(Error::unavailable(
             "the metadata changes faster than it can be read",
         ))
+    }
+
+    /// No head: a new log, unless there is something that only a log can have led to. Ids would begin anew and what is
+    /// there be overwritten (M8).
+    async fn check_new(&self) -> Result<()> {
+        for folder in ["metadata", "objects"] {
+            let folder = self.bucket.path(folder);
+            if !self.bucket.is_empty(&folder).await? {
+                return Err(Error::corrupt(
+                    "the metadata head is missing though the cluster has data: restore it, nothing was overwritten",
+                )
+                .with("head", self.head_path())
+                .with("found in", folder));
+            }
+        }
+        Ok(())
     }
 
     async fn news_after(&mut self, tip: Tip) -> Result<News> {
