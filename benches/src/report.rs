@@ -198,6 +198,29 @@ pub(crate) fn rounded<S: Serializer>(
         .serialize(serializer)
 }
 
+/// A line of the table: name, engine, baseline, ratio.
+type Row = (&'static str, Option<f64>, Option<f64>, Option<f64>);
+
+impl Report {
+    #[rustfmt::skip]
+    fn rows(&self) -> [Row; 11] {
+        let base = &self.baseline;
+        [
+            ("throughput, MiB/s", self.throughput_mib_s, base.throughput_mib_s, self.ratio_throughput),
+            ("records or operations/s", self.records_per_s, base.operations_per_s, None),
+            ("p50, us", self.ack_p50_us, base.p50_us, self.ratio_p50),
+            ("p99, us", self.ack_p99_us, base.p99_us, self.ratio_p99),
+            ("p99.9, us", self.ack_p999_us, None, None),
+            ("memcpy + crc32c, MiB/s", None, base.memcpy_crc32c_mib_s, None),
+            ("CPU, s/GiB", self.cpu_s_per_gib, None, None),
+            ("generator's CPU, s/GiB", self.generator_cpu_s_per_gib, None, None),
+            ("peak memory, MiB", self.peak_rss_mib, None, None),
+            ("requests, $/GiB", self.cost_usd_per_gib, None, None),
+            ("uploaded / appended", self.uploaded_per_appended, None, None),
+        ]
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.settings;
@@ -210,60 +233,13 @@ impl fmt::Display for Report {
             settings.load,
             settings.window.map_or("-".to_owned(), |w| w.to_string())
         )?;
-        let mut row = |name: &str, engine: String, baseline: String, ratio: Option<f64>| {
+        let heads = ["engine", "baseline"];
+        writeln!(f, "  {:<26}{:>14}{:>14}", "", heads[0], heads[1])?;
+        for (name, engine, baseline, ratio) in self.rows() {
             let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-            writeln!(f, "  {name:<26}{engine:>14}{baseline:>14}{ratio:>8}")
-        };
-        let base = &self.baseline;
-        row("", "engine".into(), "baseline".into(), None)?;
-        row(
-            "throughput, MiB/s",
-            shown(self.throughput_mib_s),
-            shown(base.throughput_mib_s),
-            self.ratio_throughput,
-        )?;
-        row(
-            "records or operations/s",
-            shown(self.records_per_s),
-            shown(base.operations_per_s),
-            None,
-        )?;
-        row(
-            "p50, us",
-            shown(self.ack_p50_us),
-            shown(base.p50_us),
-            self.ratio_p50,
-        )?;
-        row(
-            "p99, us",
-            shown(self.ack_p99_us),
-            shown(base.p99_us),
-            self.ratio_p99,
-        )?;
-        row("p99.9, us", shown(self.ack_p999_us), String::new(), None)?;
-        let memory = shown(base.memcpy_crc32c_mib_s);
-        row("memcpy + crc32c, MiB/s", String::new(), memory, None)?;
-        row("CPU, s/GiB", shown(self.cpu_s_per_gib), String::new(), None)?;
-        let generator = shown(self.generator_cpu_s_per_gib);
-        row("generator's CPU, s/GiB", generator, String::new(), None)?;
-        row(
-            "peak memory, MiB",
-            shown(self.peak_rss_mib),
-            String::new(),
-            None,
-        )?;
-        row(
-            "requests, $/GiB",
-            shown(self.cost_usd_per_gib),
-            String::new(),
-            None,
-        )?;
-        row(
-            "uploaded / appended",
-            shown(self.uploaded_per_appended),
-            String::new(),
-            None,
-        )?;
+            let (engine, baseline) = (shown(engine), shown(baseline));
+            writeln!(f, "  {name:<26}{engine:>14}{baseline:>14}{ratio:>8}")?;
+        }
         let Requests {
             put,
             get,
@@ -278,7 +254,7 @@ impl fmt::Display for Report {
         for (name, value) in &self.details {
             writeln!(f, "  {name}: {value}")?;
         }
-        writeln!(f, "  baseline: {}", base.what)?;
+        writeln!(f, "  baseline: {}", self.baseline.what)?;
         let machine = serde_json::to_string(&self.machine).map_err(|_| fmt::Error)?;
         write!(f, "  commit {} on {machine}", self.commit)
     }
