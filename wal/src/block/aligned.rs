@@ -9,7 +9,9 @@ use super::ring::BLOCK;
 /// An empty buffer with room for `len` bytes from an aligned address.
 pub(crate) fn with_capacity(len: usize) -> BytesMut {
     let block = BLOCK as usize;
-    let mut buffer = BytesMut::with_capacity(len + block);
+    // One byte less than a block more: wherever the allocator puts it, as many whole blocks fit, so that how frames are
+    // cut does not depend on an address.
+    let mut buffer = BytesMut::with_capacity(len + block - 1);
     let skip = buffer.as_ptr().addr().wrapping_neg() % block;
     buffer.resize(skip, 0);
     buffer.advance(skip);
@@ -37,6 +39,7 @@ mod tests {
         for len in [1, 4096, 4097, 1 << 20] {
             let mut buffer = with_capacity(len);
             assert!(buffer.capacity() >= len);
+            assert!(buffer.capacity() < len + BLOCK as usize);
             buffer.resize(len, 7);
             assert!(is_aligned(&buffer), "{len}");
             if len > 4096 {
