@@ -170,6 +170,10 @@ impl BucketSequencer {
             check_newer(seen, &fresh.head).map_err(|error| error.with("path", path))?;
             self.seen = Some(fresh);
         }
+        self.newest()
+    }
+
+    fn newest(&self) -> Result<&SeenHead> {
         self.seen
             .as_ref()
             .ok_or_else(|| Error::internal("a head was seen"))
@@ -291,11 +295,10 @@ impl BucketSequencer {
     /// Loads from the newest head. What a sweep took away meanwhile is not missing if the head has changed.
     async fn load_newest(&mut self) -> Result<Loaded> {
         for _ in 0..LOADS_MAX {
-            let seen = self.refresh().await?;
-            let head = seen.head.clone();
-            if seen.tag.is_none() {
+            if self.refresh().await?.tag.is_none() {
                 self.check_new().await?;
             }
+            let head = self.newest()?.head.clone();
             match self.load_head(&head).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     if self.refresh().await?.head == head {
@@ -316,10 +319,11 @@ impl BucketSequencer {
 
     /// No head: a new log, unless there is something that only a log can have led to. Ids would begin anew and what is
     /// there be overwritten (M8).
-    async fn check_new(&self) -> Result<()> {
+    async fn check_new(&mut self) -> Result<()> {
         for folder in ["metadata", "objects"] {
             let folder = self.bucket.path(folder);
-            if !self.bucket.is_empty(&folder).await? {
+            // What is there may be another node's, which made the head since it was looked for.
+            if !self.bucket.is_empty(&folder).await? && self.refresh().await?.tag.is_none() {
                 return Err(Error::corrupt(
                     "the metadata head is missing though the cluster has data: restore it, nothing was overwritten",
                 )
