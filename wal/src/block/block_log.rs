@@ -226,13 +226,14 @@ impl Backend for BlockLog {
         let scan = scan(&mut walk, superblock, state).await?;
         let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
         let start = start_after(superblock, &scan.ends, &trims);
-        // Frames reach at most a lap above the tail of either copy (F2).
-        if start.saturating_sub(superblock.tail) > superblock.ring.capacity() {
+        // Frames reach at most a lap above the tail of either copy (F2), and above the first that is kept.
+        let kept = scan.kept.front().map_or(start, |frame| frame.position);
+        let lowest = kept.min(superblock.tail);
+        if start.saturating_sub(lowest) > superblock.ring.capacity() {
             let what = format!(
-                "{}: the next epoch would begin there, more than the ring of {} bytes above the tail {}",
+                "{}: the next epoch would begin there, more than the ring of {} bytes above the first frame at {lowest}",
                 device.name(),
                 superblock.ring.capacity(),
-                superblock.tail
             );
             return Err(Error::Corrupt {
                 position: Position::new(start),

@@ -121,6 +121,7 @@ impl Header {
         };
         let sound = header.position.is_multiple_of(BLOCK)
             && header.position <= POSITION_MAX
+            && header.sequence <= POSITION_MAX
             && header.predecessor_end <= header.position
             && header.durable_through <= header.position
             && header.records > 0;

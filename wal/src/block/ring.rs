@@ -15,7 +15,7 @@ pub(crate) const RING_START: u64 = 128 * 1024;
 /// The smallest ring: what a few commits need to make sense.
 pub(crate) const CAPACITY_MIN: u64 = 16 * BLOCK;
 
-/// No position is above: sums of a position and a length stay far from 64 bits. At 10 GiB/s a log gets there after 13 years.
+/// No position or sequence is above: sums of a position and a length stay far from 64 bits. At 10 GiB/s a log gets there after 13 years.
 pub(crate) const POSITION_MAX: u64 = 1 << 62;
 
 /// The next multiple of [`BLOCK`] at or above. Saturates at the last block of the position space, which no device reaches.

@@ -1,12 +1,12 @@
 //! The superblock: what a device says of the log on it. `docs/format.md`, "Block log", "Superblock".
 //!
 //! - Two copies; the valid one with the higher sequence counts. The sequence grows with every write, and no clock is in it (lesson 10).
-//! - `tail ≤ durable end`; both are monotone. Ring space below a `tail` is reused only when both copies hold it (F2).
+//! - `tail ≤ durable end`, rounded up to a block; both are monotone. Ring space below a `tail` is reused only when both copies hold it (F2).
 //! - All of it, checksum included, fits in one 512-byte sector: a power cut leaves a copy old or new.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::ring::{BLOCK, COPIES, POSITION_MAX, RING_START, Ring};
+use super::ring::{BLOCK, COPIES, POSITION_MAX, RING_START, Ring, block_ceil};
 use crate::{Error, Identity, LogEpoch, LogUuid, Position};
 
 /// The format this version writes.
@@ -125,10 +125,12 @@ impl Superblock {
         let sound = from.get_u64() == RING_START
             && u64::from(from.get_u32()) == BLOCK
             && flags & !(STARTED | CLOSED) == 0
+            && sequence <= POSITION_MAX
             && tail <= POSITION_MAX
             && durable_end <= POSITION_MAX
             && started.1 <= POSITION_MAX
             && tail.is_multiple_of(BLOCK)
+            && tail <= block_ceil(durable_end)
             && started.1.is_multiple_of(BLOCK)
             && window <= ring.capacity();
         sound.then_some(Self {

@@ -153,3 +153,28 @@ fn fields_that_make_no_sense_are_refused_with_the_checksum_right() {
         );
     }
 }
+
+#[test]
+fn a_superblock_that_contradicts_itself_is_bad() {
+    let bad = [
+        Superblock {
+            tail: 0x4000,
+            ..superblock(9)
+        },
+        Superblock {
+            window: 0x10_1000,
+            ..superblock(9)
+        },
+        superblock(u64::MAX),
+    ];
+    for superblock in bad {
+        let copy = Superblock::decode(&superblock.encode());
+        assert!(matches!(copy, Copy::Bad(_)), "{superblock:?}");
+    }
+    // A tail is a block's start, and all may be trimmed.
+    let trimmed = Superblock {
+        tail: 0x3000,
+        ..superblock(9)
+    };
+    assert_eq!(Superblock::decode(&trimmed.encode()), Copy::Valid(trimmed));
+}
