@@ -22,6 +22,7 @@ mod api_versions;
 mod create_topics;
 mod delete_topics;
 mod fetch;
+mod find_coordinator;
 mod list_offsets;
 mod metadata;
 mod produce;
@@ -86,6 +87,7 @@ pub(crate) async fn begin(
         ApiKey::Produce => produce::begin(node, request).await,
         ApiKey::Fetch => fetch::begin(node, session, request),
         ApiKey::ListOffsets => list_offsets::begin(node, request),
+        ApiKey::FindCoordinator => find_coordinator::begin(&node, session, request),
         ApiKey::CreateTopics => create_topics::begin(node, request).await,
         ApiKey::DeleteTopics => delete_topics::begin(node, request).await,
         key => Err(Abort::Unserved(key)),

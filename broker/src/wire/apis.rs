@@ -38,7 +38,7 @@ const fn api(
 }
 
 /// Every API that is served, by key. Versions that address topics by id alone start above these.
-pub(crate) static APIS: [Api; 7] = [
+pub(crate) static APIS: [Api; 8] = [
     Api {
         // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
         advertised: 0..=9,
@@ -47,6 +47,7 @@ pub(crate) static APIS: [Api; 7] = [
     api(ApiKey::Fetch, 4..=12, 12, &schema::FETCH),
     api(ApiKey::ListOffsets, 1..=7, 6, &schema::LIST_OFFSETS),
     api(ApiKey::Metadata, 0..=12, 9, &schema::METADATA),
+    api(ApiKey::FindCoordinator, 0..=3, 3, &schema::FIND_COORDINATOR),
     api(ApiKey::ApiVersions, 0..=4, 3, &schema::API_VERSIONS),
     api(ApiKey::CreateTopics, 2..=7, 5, &schema::CREATE_TOPICS),
     api(ApiKey::DeleteTopics, 1..=6, 4, &schema::DELETE_TOPICS),

@@ -127,6 +127,8 @@ pub(crate) static LIST_OFFSETS: Layout = layout(&[
     ]))),
 ]);
 
+pub(crate) static FIND_COORDINATOR: Layout = layout(&[always(Shape::Text), since(1, INT8)]);
+
 pub(crate) static CREATE_TOPICS: Layout = layout(&[
     always(Shape::List(&layout(&[
         always(Shape::Text),

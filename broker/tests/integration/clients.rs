@@ -8,7 +8,6 @@ use std::{
 };
 
 use broker::Config;
-use bytes::Bytes;
 use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -18,7 +17,6 @@ use rdkafka::{
     message::{DeliveryResult, Timestamp},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
-use segment_adapter::{BatchBuilder, Codec};
 
 use super::{
     program::{Places, Program},
@@ -259,15 +257,20 @@ fn a_million_records_in_all_codecs_are_read_back_exactly() {
     round_trip(&on_disk(dir.path()), 1_000_000);
 }
 
-/// What librdkafka stores with each codec. Without FindCoordinator in the table it sends uncompressed what it was told to
-/// compress with lz4, so lz4 batches come from a raw connection.
+/// What librdkafka stores with each codec.
 #[test]
 fn batches_are_stored_in_the_codec_of_their_producer_and_librdkafka_reads_all() {
     let running = Running::in_memory();
     let bootstrap = running.bootstrap();
     create_topic(&bootstrap, "t", 1);
     let mut client = running.client();
-    for (codec, bits) in [("gzip", 1), ("snappy", 2), ("zstd", 4)] {
+    for (codec, bits) in [
+        ("none", 0),
+        ("gzip", 1),
+        ("snappy", 2),
+        ("lz4", 3),
+        ("zstd", 4),
+    ] {
         let from = client.fetch("t", 0, 0).responses[0].partitions[0].high_watermark;
         let acks = Acknowledged::default();
         let producer = producer(&bootstrap, codec, &acks);
@@ -277,17 +280,30 @@ fn batches_are_stored_in_the_codec_of_their_producer_and_librdkafka_reads_all() 
         let stored = answer.responses[0].partitions[0].records.clone().unwrap();
         assert_eq!(stored[22] & 7, bits, "{codec}");
     }
-    let raw = |codec| -> Bytes {
-        let batch = BatchBuilder::new(codec).record(1, Some(b"k"), Some(&[b'y'; 500]));
-        batch.build().unwrap()
-    };
-    for codec in [Codec::Lz4, Codec::None] {
-        client.produce("t", 0, raw(codec));
-    }
     let values: Vec<_> = read_all(&bootstrap, "t", 1).into_values().collect();
-    let x = vec![b'x'; 2_000];
-    let y = vec![b'y'; 500];
-    assert_eq!(values, [x.clone(), x.clone(), x, y.clone(), y]);
+    assert_eq!(values, vec![vec![b'x'; 2_000]; 5]);
+}
+
+/// Groups are not served: who subscribes hears so instead of waiting for ever.
+#[test]
+fn a_group_consumer_is_told_that_there_are_no_groups() {
+    let running = Running::in_memory();
+    let bootstrap = running.bootstrap();
+    create_topic(&bootstrap, "t", 1);
+    let consumer = consumer(&bootstrap);
+    consumer.subscribe(&["t"]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let error = loop {
+        assert!(Instant::now() < deadline, "nobody told the consumer");
+        if let Some(Err(error)) = consumer.poll(Duration::from_secs(1)) {
+            break error;
+        }
+    };
+    assert_eq!(
+        error.rdkafka_error_code(),
+        Some(rdkafka::types::RDKafkaErrorCode::UnsupportedFeature),
+        "{error}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Ignored by default, because only `.ci/run` brings kcat.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
 };
@@ -10,6 +11,7 @@ use std::{
 use super::{
     clients::CODECS,
     program::{Places, Program},
+    support::Client,
 };
 
 const PARTITIONS: usize = 16;
@@ -30,6 +32,21 @@ fn kcat(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kcat {arguments:?}: {said}");
     output.stdout
+}
+
+/// Codec and end offset of the batches of partition 0 from `from` on, as one fetch gives them; `None` at the end.
+fn batches_from(client: &mut Client, from: i64) -> Option<Vec<(u8, i64)>> {
+    let answer = client.fetch("t", 0, from);
+    let records = answer.responses[0].partitions[0].records.clone()?;
+    let number = |at: usize| i32::from_be_bytes(records[at..at + 4].try_into().unwrap());
+    let mut batches = Vec::new();
+    let mut at = 0;
+    while at + 61 <= records.len() {
+        let base = i64::from_be_bytes(records[at..at + 8].try_into().unwrap());
+        batches.push((records[at + 22] & 7, base + i64::from(number(at + 23)) + 1));
+        at += 12 + number(at + 8) as usize;
+    }
+    (!batches.is_empty()).then_some(batches)
 }
 
 /// Sends `records`, a fifth with each codec, and reads them from the broker that took them and from one that was started
@@ -66,6 +83,17 @@ fn round_trip(records: usize) {
         (0..PARTITIONS).map(read).collect()
     };
     assert!(read(&address) == expected);
+    let mut client = program.client();
+    let mut stored = BTreeSet::new();
+    let mut next = 0;
+    // The codec of a batch stands in the low bits of its attributes.
+    while let Some(batches) = batches_from(&mut client, next) {
+        for (codec, end) in batches {
+            stored.insert(codec);
+            next = end;
+        }
+    }
+    assert_eq!(stored, BTreeSet::from([0, 1, 2, 3, 4]));
     program.kill();
     let program = Program::start(&places, &[]);
     assert!(read(&program.address.to_string()) == expected);

@@ -2,8 +2,8 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
-        FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
-        TransactionalId,
+        FetchRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+        TopicName, TransactionalId,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         delete_topics_request::DeleteTopicState,
         fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
@@ -140,6 +140,12 @@ fn api_versions(version: i16) -> Bytes {
     encoded(&request, version)
 }
 
+fn find_coordinator(version: i16) -> Bytes {
+    let mut request = FindCoordinatorRequest::default().with_key(text("group"));
+    request.key_type = i8::from(version >= 1);
+    encoded(&request, version)
+}
+
 /// A request of `api` in which every field that the version has is filled.
 fn filled(api: &Api, version: i16) -> Bytes {
     match api.key {
@@ -148,6 +154,7 @@ fn filled(api: &Api, version: i16) -> Bytes {
         ApiKey::ListOffsets => list_offsets(version),
         ApiKey::Metadata => metadata(version),
         ApiKey::ApiVersions => api_versions(version),
+        ApiKey::FindCoordinator => find_coordinator(version),
         ApiKey::CreateTopics => create_topics(version),
         ApiKey::DeleteTopics => delete_topics(version),
         other => panic!("add {other:?} here: the guard is only as good as this list"),
@@ -162,6 +169,7 @@ fn decode(api: &Api, version: i16, mut body: Bytes) -> Result<usize, String> {
         ApiKey::ListOffsets => ListOffsetsRequest::decode(&mut body, version).map(drop),
         ApiKey::Metadata => MetadataRequest::decode(&mut body, version).map(drop),
         ApiKey::ApiVersions => ApiVersionsRequest::decode(&mut body, version).map(drop),
+        ApiKey::FindCoordinator => FindCoordinatorRequest::decode(&mut body, version).map(drop),
         ApiKey::CreateTopics => CreateTopicsRequest::decode(&mut body, version).map(drop),
         ApiKey::DeleteTopics => DeleteTopicsRequest::decode(&mut body, version).map(drop),
         other => panic!("add {other:?} here"),
