@@ -31,7 +31,6 @@
 //! do about an error, [`segment`] for logs made of slices, [`wal`] for a log of one's own, [`metadata`], [`object`] and
 //! [`store`] for tools that look below.
 
-mod clock;
 mod config;
 mod engine;
 mod entropy;
@@ -46,7 +45,6 @@ mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use clock::{BootClock, Clock};
 pub use config::{Config, Problem};
 pub use engine::{Engine, EngineBuilder, Permit, Usage};
 pub use entropy::Entropy;
@@ -56,7 +54,7 @@ pub use metadata::Expect;
 pub use record::{RECORD_HEADER_LEN, RecordBatch, RecordHeader};
 pub use store::Requests;
 pub use stream::{Append, Fetched, Stream, Tail};
-pub use wal;
+pub use wal::{self, BootClock, Clock};
 
 /// The README's quickstart runs as a test.
 #[cfg(doctest)]

@@ -28,7 +28,7 @@ pub use self::{
     sequencer::{BucketLimits, BucketSequencer, Loaded, MemorySequencer, News, Sequencer},
     state::{Exception, Extent, Group, KNOWN_LEVEL, KvEntry, Object, Outcome, State, StreamView},
 };
-use crate::{Error, NodeEpoch, Result, clock::Clock, entropy::Entropy};
+use crate::{Clock, Error, NodeEpoch, Result, entropy::Entropy};
 
 /// Submissions that may wait.
 const QUEUE: usize = 1024;

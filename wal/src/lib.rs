@@ -46,6 +46,7 @@
 mod admission;
 mod backend;
 pub mod block;
+mod clock;
 mod error;
 mod id;
 mod log;
@@ -56,6 +57,7 @@ pub mod testing;
 
 pub use admission::{Admission, Claim, admit};
 pub use backend::{Backend, Found, Replay, Replayed};
+pub use clock::{BootClock, Clock};
 pub use error::Error;
 pub use id::{Identity, LogEpoch, LogUuid, Position};
 pub use log::{Commit, Durable, Log, Sink, Usage};

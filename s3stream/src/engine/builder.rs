@@ -9,8 +9,7 @@ use super::{
     core::{Core, Parts},
 };
 use crate::{
-    Config, Error, NodeId, Result,
-    clock::{BootClock, Clock},
+    BootClock, Clock, Config, Error, NodeId, Result,
     entropy::Entropy,
     metadata::{BucketSequencer, Metadata},
     store::{Bucket, BucketPlace, ClusterFile, Credentials, LogPlace, MetadataPlace},

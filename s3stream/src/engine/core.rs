@@ -18,7 +18,7 @@ use super::{
     admission::Admission, cleaner::Cleaner, object_ids::ObjectIds, objects::Objects, task::OnPanic,
 };
 use crate::{
-    ClusterId, Config, Error, NodeEpoch, NodeId, RecordBatch, Result, StreamId, clock::Clock,
+    Clock, ClusterId, Config, Error, NodeEpoch, NodeId, RecordBatch, Result, StreamId,
     entropy::Entropy, metadata::Metadata, store::Bucket, stream::progress::Progress,
 };
 

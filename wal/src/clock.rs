@@ -1,4 +1,4 @@
-//! Time that decides how long something seen stays valid (S8, leases). Waiting is `tokio::time`'s business, not this.
+//! Time that decides how long something seen stays valid (leases, and above a log whatever else was looked at). Waiting is `tokio::time`'s business, not this.
 //!
 //! `now` never goes back and counts while the machine sleeps: what stops with the machine would make an old look seem young.
 
