@@ -104,3 +104,17 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 }
+
+impl Error {
+    /// What a device reported. One that knows more than the operating system said gives an error of this kind as the cause (`io::Error::other`).
+    pub(crate) fn of_device(op: &'static str, place: String, source: io::Error) -> Self {
+        match source.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
+            Some(known) => known.clone(),
+            None => Self::Io {
+                op,
+                place,
+                source: Arc::new(source),
+            },
+        }
+    }
+}

@@ -21,14 +21,13 @@ use super::{
     device::{Device, Geometry, ReadDone, WriteDone},
     file::{FileDevice, FileOptions},
     reader::{self, Reader},
-    replay::{BlockReplay, start_after, write_copies},
-    ring::{BLOCK, CAPACITY_MIN, COPIES, POSITION_MAX, RING_START, Ring},
-    scan::{Walk, scan},
+    replay::{BlockReplay, bounded, write_copies},
+    ring::{BLOCK, CAPACITY_MIN, COPIES, RING_START, Ring},
     superblock::{Copies, Superblock},
 };
 use crate::{
     Backend, Error, Found, LogState, Position, Replay,
-    admission::{Admission, Claim, admit},
+    admission::{Admission, admit},
 };
 
 /// Blank means that this many bytes are zero: both superblock areas, all between, and the first blocks of the ring.
@@ -203,7 +202,7 @@ impl Backend for BlockLog {
         // First of all, so that what is read is what a power cut would leave (W8).
         reader::sync(&device).await?;
         let found = look(&device).await?;
-        let claim = found.as_ref().map(|copies| claim(&copies.newest));
+        let claim = found.as_ref().map(|copies| copies.newest.claim());
         let copies = match (admit(&place, claim.as_ref(), state)?, found) {
             (Admission::Resume, Some(found)) => found,
             (_, found) => self.make(&device, found, state).await?,
@@ -220,39 +219,9 @@ impl Backend for BlockLog {
                 what,
             });
         }
-        agrees(&place, superblock, state)?;
         let reader = Reader::new(Arc::clone(&device), superblock.ring);
-        let mut walk = Walk::new(reader, superblock, place);
-        let scan = scan(&mut walk, superblock, state).await?;
-        let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
-        let start = start_after(superblock, &scan.ends, &trims);
-        // Frames reach at most a lap above the tail of either copy (F2), and above the first that is kept.
-        let kept = scan.kept.front().map_or(start, |frame| frame.position);
-        let lowest = kept.min(superblock.tail);
-        if start.saturating_sub(lowest) > superblock.ring.capacity() {
-            let what = format!(
-                "{}: the next epoch would begin there, more than the ring of {} bytes above the first frame at {lowest}",
-                device.name(),
-                superblock.ring.capacity(),
-            );
-            return Err(Error::Corrupt {
-                position: Position::new(start),
-                what,
-            });
-        }
-        let limits = self.config.limits(superblock.ring);
-        let granted = (state.epoch, start);
-        Ok(Box::new(BlockReplay::new(
-            device, copies, granted, limits, walk, scan,
-        )))
-    }
-}
-
-fn claim(superblock: &Superblock) -> Claim {
-    Claim {
-        identity: superblock.identity.clone(),
-        epoch: superblock.started.map(|(epoch, _)| epoch),
-        closed: superblock.closed,
+        let opened = BlockReplay::open(place, device, copies, reader, &self.config, state).await?;
+        Ok(Box::new(opened))
     }
 }
 
@@ -286,39 +255,6 @@ fn too_short(place: &str, len: u64) -> Error {
     Error::Corrupt {
         position: Position::default(),
         what,
-    }
-}
-
-/// Positions of a state are bounded before they are added to.
-fn bounded(state: &LogState) -> Result<(), Error> {
-    let positions = state
-        .owed
-        .iter()
-        .flat_map(|e| [Some(e.trim), Some(e.durable_end), e.sealed_end]);
-    match positions.flatten().find(|p| p.get() > POSITION_MAX) {
-        None => Ok(()),
-        Some(p) => Err(Error::Invalid(format!(
-            "log state of {}: position {p}, at most {POSITION_MAX} are possible",
-            state.identity
-        ))),
-    }
-}
-
-/// The state's first trim of the newest epoch is where the superblock says that it began, or above.
-fn agrees(place: &str, superblock: &Superblock, state: &LogState) -> Result<(), Error> {
-    let Some((epoch, start)) = superblock.started else {
-        return Ok(());
-    };
-    match state
-        .started()
-        .find(|e| e.epoch == epoch && e.trim.get() < start)
-    {
-        None => Ok(()),
-        Some(owed) => Err(Error::Mismatch {
-            place: place.to_owned(),
-            found: format!("epoch {epoch} from position {start}"),
-            expected: format!("epoch {epoch} from position {}", owed.trim),
-        }),
     }
 }
 

@@ -362,12 +362,7 @@ impl Pipeline {
                 Tag::Frame(_) => "write a frame to",
                 Tag::Superblock => "write the superblock of",
             };
-            let source = Arc::new(source);
-            self.fail(Error::Io {
-                op,
-                place: self.place.clone(),
-                source,
-            });
+            self.fail(Error::of_device(op, self.place.clone(), source));
             return Vec::new();
         }
         let mut requests = match tag {
@@ -426,13 +421,16 @@ impl Pipeline {
         Vec::new()
     }
 
-    /// Fails the log for good (W6). Only the first cause counts.
+    /// Fails the log for good (W6). Only the first cause counts. A fence stays one: who lost the log must not take it back.
     pub(crate) fn fail(&mut self, cause: Error) {
         if !matches!(self.phase, Phase::Open | Phase::Closing) {
             return;
         }
-        let error = Error::Failed {
-            cause: Arc::new(cause),
+        let error = match cause {
+            Error::Fenced { .. } => cause,
+            cause => Error::Failed {
+                cause: Arc::new(cause),
+            },
         };
         self.events.push_back(Event::Failed(error.clone()));
         self.phase = Phase::Failed(error);

@@ -42,11 +42,7 @@ where
     };
     told.await
         .unwrap_or_else(|_| Err(gone()))
-        .map_err(|source| Error::Io {
-            op,
-            place: device.name(),
-            source: Arc::new(source),
-        })
+        .map_err(|source| Error::of_device(op, device.name(), source))
 }
 
 /// Reads from the device.

@@ -9,16 +9,16 @@ use async_trait::async_trait;
 
 use super::{
     appends::Appends,
-    config::Limits,
+    config::{Config, Limits},
     device::Device,
     frame,
     pipeline::{Kept, Link, Pipeline},
-    reader,
-    ring::{COPIES, block_ceil},
-    scan::{Scan, Span, Walk, replayed},
+    reader::{self, Reader},
+    ring::{COPIES, POSITION_MAX, block_ceil},
+    scan::{Scan, Span, Walk, replayed, scan},
     superblock::{Copies, Superblock},
 };
-use crate::{EpochEnd, Error, Log, LogEpoch, Position, Replay, Replayed, Sink};
+use crate::{EpochEnd, Error, Log, LogEpoch, LogState, Position, Replay, Replayed, Sink};
 
 /// A replay hands out pieces of about this many bytes.
 const PIECE_BYTES: usize = 1 << 20;
@@ -26,11 +26,11 @@ const PIECE_BYTES: usize = 1 << 20;
 /// The replay of a block log.
 #[derive(Debug)]
 pub(crate) struct BlockReplay {
-    pub(crate) device: Arc<dyn Device>,
-    pub(crate) copies: Copies,
-    pub(crate) epoch: LogEpoch,
-    pub(crate) start: u64,
-    pub(crate) limits: Limits,
+    device: Arc<dyn Device>,
+    copies: Copies,
+    epoch: LogEpoch,
+    start: u64,
+    limits: Limits,
     walk: Walk,
     spans: Vec<Span>,
     ends: Vec<EpochEnd>,
@@ -42,7 +42,37 @@ pub(crate) struct BlockReplay {
 }
 
 impl BlockReplay {
-    pub(crate) fn new(
+    /// Scans an admitted log: `copies` is what it says of itself, `reader` reads what it holds, and the granted epoch will write on `device`.
+    pub(crate) async fn open(
+        place: String,
+        device: Arc<dyn Device>,
+        copies: Copies,
+        reader: Reader,
+        config: &Config,
+        state: &LogState,
+    ) -> Result<Self, Error> {
+        let superblock = &copies.newest;
+        agrees(&place, superblock, state)?;
+        let mut walk = Walk::new(reader, superblock, place);
+        let scan = scan(&mut walk, superblock, state).await?;
+        let trims: Vec<_> = state.started().map(|e| e.trim.get()).collect();
+        let start = start_after(superblock, &scan.ends, &trims);
+        // Frames reach at most a lap above the tail of either copy (F2), and above the first that is kept.
+        let kept = scan.kept.front().map_or(start, |frame| frame.position);
+        let lowest = kept.min(superblock.tail);
+        if start.saturating_sub(lowest) > superblock.ring.capacity() {
+            let what = format!(
+                "the next epoch would begin there, more than the ring of {} bytes above the first frame at {lowest}",
+                superblock.ring.capacity(),
+            );
+            return Err(walk.corrupt(start, what));
+        }
+        let limits = config.limits(superblock.ring);
+        let granted = (state.epoch, start);
+        Ok(Self::new(device, copies, granted, limits, walk, scan))
+    }
+
+    fn new(
         device: Arc<dyn Device>,
         copies: Copies,
         (epoch, start): (LogEpoch, u64),
@@ -174,8 +204,41 @@ pub(crate) async fn write_copies(
     Ok(())
 }
 
+/// Positions of a state are bounded before they are added to.
+pub(crate) fn bounded(state: &LogState) -> Result<(), Error> {
+    let positions = state
+        .owed
+        .iter()
+        .flat_map(|e| [Some(e.trim), Some(e.durable_end), e.sealed_end]);
+    match positions.flatten().find(|p| p.get() > POSITION_MAX) {
+        None => Ok(()),
+        Some(p) => Err(Error::Invalid(format!(
+            "log state of {}: position {p}, at most {POSITION_MAX} are possible",
+            state.identity
+        ))),
+    }
+}
+
+/// The state's first trim of the newest epoch is where the superblock says that it began, or above.
+fn agrees(place: &str, superblock: &Superblock, state: &LogState) -> Result<(), Error> {
+    let Some((epoch, start)) = superblock.started else {
+        return Ok(());
+    };
+    match state
+        .started()
+        .find(|e| e.epoch == epoch && e.trim.get() < start)
+    {
+        None => Ok(()),
+        Some(owed) => Err(Error::Mismatch {
+            place: place.to_owned(),
+            found: format!("epoch {epoch} from position {start}"),
+            expected: format!("epoch {epoch} from position {}", owed.trim),
+        }),
+    }
+}
+
 /// Where an epoch begins that is granted after all that `ends`, the trims and the superblock know of.
-pub(crate) fn start_after(superblock: &Superblock, ends: &[EpochEnd], trims: &[u64]) -> u64 {
+fn start_after(superblock: &Superblock, ends: &[EpochEnd], trims: &[u64]) -> u64 {
     let ends = ends.iter().map(|end| end.end.get());
     let began = superblock.started.map(|(_, start)| start);
     let highest = ends

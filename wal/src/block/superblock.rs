@@ -7,7 +7,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::ring::{BLOCK, COPIES, POSITION_MAX, RING_START, Ring, block_ceil};
-use crate::{Error, Identity, LogEpoch, LogUuid, Position};
+use crate::{Error, Identity, LogEpoch, LogUuid, Position, admission::Claim};
 
 /// The format this version writes.
 pub(crate) const VERSION: u32 = 1;
@@ -48,6 +48,15 @@ pub(crate) enum Copy {
 }
 
 impl Superblock {
+    /// What a place with this superblock says of itself.
+    pub(crate) fn claim(&self) -> Claim {
+        Claim {
+            identity: self.identity.clone(),
+            epoch: self.started.map(|(epoch, _)| epoch),
+            closed: self.closed,
+        }
+    }
+
     /// A whole block for the device.
     pub(crate) fn encode(&self) -> Bytes {
         let mut sector = BytesMut::with_capacity(SECTOR);

@@ -159,6 +159,20 @@ fn frames_link_to_the_one_before() {
 }
 
 #[test]
+fn a_device_that_was_fenced_says_so_and_by_whom() {
+    let mut log = pipeline(eager());
+    log.append(&[b"x"]).unwrap();
+    let written = log.submit();
+    let by = "node 4".to_owned();
+    log.complete(written[0].tag, Err(io::Error::other(Error::Fenced { by })));
+    let refused = log.append(&[b"y"]);
+    assert!(
+        matches!(&refused, Err(Error::Fenced { by }) if by == "node 4"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn after_a_failed_write_nothing_is_submitted_acknowledged_or_retried() {
     let mut log = pipeline(eager());
     let mut tags = Vec::new();
