@@ -5,6 +5,7 @@
 //! It does not know what objects mean, and it keeps no credentials.
 
 mod cluster;
+mod gather;
 mod ledger;
 mod local;
 mod log;
@@ -30,7 +31,7 @@ pub use self::{
     retry::{RetryPolicy, Retrying},
     swap::{Swap, Tag},
 };
-use self::{local::LocalSwap, retry::is_transient};
+use self::{gather::Gathering, local::LocalSwap, retry::is_transient};
 use crate::{Error, Result, entropy::Entropy};
 
 /// One cluster's part of an object store. Clones share everything.
@@ -74,7 +75,8 @@ impl Bucket {
             // Files, and every directory entry on the way to them.
             .with_fsync(true);
         let swap = LocalSwap::new(dir)?;
-        Self::with(Arc::new(store), "", Some(Arc::new(swap)), entropy)
+        let store = Arc::new(Gathering(store));
+        Self::with(store, "", Some(Arc::new(swap)), entropy)
     }
 
     fn with(
