@@ -15,5 +15,6 @@ mod kill;
 mod overload;
 mod program;
 mod protocol;
+mod store;
 mod support;
 mod topics;
