@@ -12,7 +12,7 @@
 #[cfg(not(unix))]
 compile_error!("the block log needs a Unix: positioned reads and writes, locks, O_EXCL");
 
-mod aligned;
+pub(crate) mod aligned;
 mod appends;
 mod block_log;
 mod config;
@@ -21,11 +21,11 @@ mod file;
 mod frame;
 mod gather;
 mod pipeline;
-mod reader;
-mod replay;
-mod ring;
+pub(crate) mod reader;
+pub(crate) mod replay;
+pub(crate) mod ring;
 mod scan;
-mod superblock;
+pub(crate) mod superblock;
 
 pub use block_log::BlockLog;
 pub use config::Config;

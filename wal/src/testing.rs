@@ -10,10 +10,16 @@ mod conformance;
 mod faulty_device;
 mod hear;
 mod memory_device;
+mod model_directory;
 mod recording_device;
+mod runtime_clock;
 
 pub use conformance::{Storage, conformance};
 pub use faulty_device::{Fault, FaultyDevice};
 pub use hear::{Hear, Heard};
 pub use memory_device::MemoryDevice;
+pub use model_directory::{
+    Change, DirectoryFault, DirectoryImage, ModelDirectory, ModelHost, Step,
+};
 pub use recording_device::{Operation, RecordingDevice};
+pub use runtime_clock::RuntimeClock;

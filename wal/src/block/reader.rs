@@ -2,7 +2,7 @@
 //!
 //! - Memory is bounded: one window of [`AHEAD`] bytes, or one frame if that is larger.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use super::{
     frame::{Flaw, HEADER_LEN, Header},
     ring::{BLOCK, RING_START, Ring, block_ceil},
 };
-use crate::Error;
+use crate::{Error, LogEpoch};
 
 /// Bytes read at once.
 const AHEAD: u64 = 1 << 20;
@@ -73,6 +73,10 @@ pub(crate) async fn sync(device: &Arc<dyn Device>) -> Result<(), Error> {
 /// Reads a ring by position, with a window ahead.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    home: Arc<dyn Device>,
+    /// Devices of epochs that have one of their own; the others are at `home`.
+    of_epochs: BTreeMap<LogEpoch, Arc<dyn Device>>,
+    /// The one that is read now.
     device: Arc<dyn Device>,
     ring: Ring,
     window: Bytes,
@@ -82,10 +86,26 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(device: Arc<dyn Device>, ring: Ring) -> Self {
         Self {
+            home: Arc::clone(&device),
+            of_epochs: BTreeMap::new(),
             device,
             ring,
             window: Bytes::new(),
             window_at: 0,
+        }
+    }
+
+    /// The same, where these epochs have devices of their own, all with the same ring.
+    pub(crate) fn with_epochs(self, of_epochs: BTreeMap<LogEpoch, Arc<dyn Device>>) -> Self {
+        Self { of_epochs, ..self }
+    }
+
+    /// Reads what `epoch` wrote from here on.
+    pub(crate) fn enter(&mut self, epoch: LogEpoch) {
+        let device = self.of_epochs.get(&epoch).unwrap_or(&self.home);
+        if !Arc::ptr_eq(device, &self.device) {
+            self.device = Arc::clone(device);
+            self.window = Bytes::new();
         }
     }
 

@@ -3,7 +3,7 @@
 //! - A replay reads exactly the spans that the scan found, as often as it is asked, with the memory of one piece.
 //! - Nothing is written before [`start`](Replay::start); then both superblock copies, before the first append.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -108,6 +108,28 @@ impl BlockReplay {
         self.span = 0;
         self.position = self.spans.first().map_or(0, |span| span.first);
         self.walk.restart();
+    }
+
+    /// What ends the newest epoch and may not be durable: whole frames that nobody may have acknowledged. Below them is nothing like that, since a
+    /// frame is written only when all that ends a window below its own end is acknowledged.
+    pub(crate) fn unconfirmed(&self, state: &LogState) -> Option<(LogEpoch, Range<u64>)> {
+        let newest = state
+            .started()
+            .next_back()
+            .filter(|e| e.sealed_end.is_none())?;
+        let span = self.spans.last().filter(|s| s.epoch == newest.epoch)?;
+        let superblock = &self.copies.newest;
+        let marked = superblock.started.filter(|(epoch, _)| *epoch == span.epoch);
+        let durable = marked.map_or(0, |_| superblock.durable_end);
+        let window = superblock.window.max(self.limits.window);
+        let confirmed = durable
+            .max(newest.durable_end.get())
+            .max(span.end.saturating_sub(window));
+        let first = self
+            .kept
+            .iter()
+            .find(|frame| frame.position >= span.first && frame.records_end > confirmed)?;
+        Some((span.epoch, first.position..block_ceil(span.end)))
     }
 
     /// The records of the next frame, if there is one.

@@ -79,6 +79,7 @@ impl Walk {
         epoch: LogEpoch,
         position: u64,
     ) -> Result<Result<(Header, Vec<(u64, Bytes)>), Flaw>, Error> {
+        self.reader.enter(epoch);
         let (header, checksum) = match self.reader.header(position, self.salt).await? {
             Ok(found) => found,
             Err(flaw) => return Ok(Err(flaw)),
@@ -251,6 +252,7 @@ async fn first_frame(
     epoch: LogEpoch,
     trim: u64,
 ) -> Result<u64, Error> {
+    walk.reader.enter(epoch);
     let after = block_ceil(trim);
     // A window need not be whole blocks: it follows from settings in bytes.
     let lowest = block_floor(after.saturating_sub(superblock.window.max(BLOCK)));

@@ -1,0 +1,376 @@
+//! The lease: a chain of numbered files, each made by linking a written, durable draft (F3). `docs/format.md`, "NFS log", "Lease".
+//!
+//! - `lease n + 1` is made by whoever holds `n`, which renews it, or by a taker, which ends it. A link decides, and no cache is asked.
+//! - Valid: `now < moment before the newest own link was sent + term`, on the own clock.
+//! - A taker reads nothing before `now ≥ moment after its link + wait of the number before`, which is at least the term of every holder before.
+//! - Numbers are removed in ascending order and the two newest stay, so a number that is missing was never made if the one before it is there.
+//!
+//! It has no timer: [`Lease::hold`] renews when something wants to be acknowledged.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Config, Directory,
+    lease_record::{FILE_BYTES, LeaseRecord},
+    look::{failed, read},
+    names::Name,
+};
+use crate::{Clock, Error, LogState, Position};
+
+/// A link is sent again so often while it is not known whether it was made.
+const LINK_TRIES: u32 = 5;
+/// Takers that race for numbers: each lost race is a number that someone else got.
+const TAKE_TRIES: u32 = 100;
+
+/// The lease of one opening.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    directory: Arc<dyn Directory>,
+    clock: Arc<dyn Clock>,
+    term: Duration,
+    /// Locked while the next number is made.
+    chain: tokio::sync::Mutex<Chain>,
+    validity: Mutex<Validity>,
+    renewing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Chain {
+    /// The newest number that is this opening's.
+    newest: LeaseRecord,
+    /// No number below is there.
+    oldest: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Validity {
+    until: Duration,
+    /// Whoever took the directory; or this opening, which gave it back.
+    ended: Option<Error>,
+}
+
+/// What became of the attempt to make a number.
+enum Made {
+    Ours,
+    /// Somebody else has it, or a later one.
+    Lost,
+}
+
+impl Lease {
+    /// Takes the directory for `state.epoch`: makes the first missing number and waits until no holder before can acknowledge anything any more.
+    pub(crate) async fn take(
+        directory: Arc<dyn Directory>,
+        clock: Arc<dyn Clock>,
+        config: &Config,
+        state: &LogState,
+        nonce: u128,
+    ) -> Result<Self, Error> {
+        for _ in 0..TAKE_TRIES {
+            let before = newest(&*directory).await?;
+            let held_by_later = before
+                .as_ref()
+                .filter(|held| held.identity.log == state.identity.log && held.epoch > state.epoch);
+            if let Some(held) = held_by_later {
+                return Err(Error::Fenced { by: held.holder() });
+            }
+            let wait = before
+                .as_ref()
+                .filter(|held| !held.released)
+                .map_or(Duration::ZERO, |held| held.wait);
+            let record = LeaseRecord {
+                number: before.as_ref().map_or(0, |held| held.number) + 1,
+                identity: state.identity.clone(),
+                epoch: state.epoch,
+                nonce,
+                // Who takes the directory while this one still waits, waits for all that this one waits for.
+                wait: wait.max(config.lease),
+                released: false,
+            };
+            let began = clock.now();
+            if matches!(
+                make(&*directory, &record, before.as_ref()).await?,
+                Made::Lost
+            ) {
+                continue;
+            }
+            let mut chain = Chain {
+                oldest: numbers(&*directory).await?.into_iter().min().unwrap_or(0),
+                newest: record,
+            };
+            chain.clean(&*directory).await;
+            let free = clock.now() + config.wait_for(wait);
+            if !wait.is_zero() {
+                tracing::info!(
+                    place = directory.name(),
+                    ?wait,
+                    lease = chain.newest.number,
+                    "waiting for the lease of the owner before"
+                );
+            }
+            wait_until(&*clock, free).await;
+            let validity = Validity {
+                until: began + config.lease,
+                ended: None,
+            };
+            return Ok(Self {
+                directory,
+                clock,
+                term: config.lease,
+                chain: tokio::sync::Mutex::new(chain),
+                validity: Mutex::new(validity),
+                renewing: AtomicBool::new(false),
+            });
+        }
+        Err(Error::InUse {
+            place: directory.name(),
+            by: format!("others that took it {TAKE_TRIES} times meanwhile"),
+        })
+    }
+
+    /// Whether an acknowledgement needs nothing more.
+    pub(crate) fn is_valid(&self) -> bool {
+        let validity = self.validity.lock();
+        validity.ended.is_none() && self.clock.now() < validity.until
+    }
+
+    /// Whether more than half of it is over, and nobody renews it: then whoever asks is the one to do so.
+    pub(crate) fn begin_renewal(&self) -> bool {
+        let late = {
+            let validity = self.validity.lock();
+            validity.ended.is_none() && self.clock.now() + self.term / 2 >= validity.until
+        };
+        late && !self.renewing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ahead of need; a failure is left to the one that needs it.
+    pub(crate) async fn renew_early(&self) {
+        let mut chain = self.chain.lock().await;
+        if let Err(error) = self.renew(&mut chain).await {
+            tracing::warn!(place = self.directory.name(), %error, "the lease was not renewed");
+        }
+        self.renewing.store(false, Ordering::Release);
+    }
+
+    /// Returns when what was durable before this call may be acknowledged: the lease is valid, or a number was made after the call, which shows that
+    /// nobody had taken the directory. A later taker then reads what was durable.
+    ///
+    /// # Errors
+    /// `Fenced`, `Io`, `Closed` after a release.
+    pub(crate) async fn hold(&self) -> Result<(), Error> {
+        if self.is_valid() {
+            return Ok(());
+        }
+        let mut chain = self.chain.lock().await;
+        if self.is_valid() {
+            return Ok(());
+        }
+        self.renew(&mut chain).await
+    }
+
+    async fn renew(&self, chain: &mut Chain) -> Result<(), Error> {
+        self.ended()?;
+        let next = LeaseRecord {
+            number: chain.newest.number + 1,
+            wait: self.term,
+            ..chain.newest.clone()
+        };
+        let began = self.clock.now();
+        match make(&*self.directory, &next, Some(&chain.newest)).await? {
+            Made::Ours => {}
+            Made::Lost => return Err(self.lost().await),
+        }
+        chain.newest = next;
+        self.validity.lock().until = began + self.term;
+        chain.clean(&*self.directory).await;
+        Ok(())
+    }
+
+    /// Nothing will be acknowledged any more; the next holder need not wait. Best effort: without it, it waits.
+    pub(crate) async fn release(&self) {
+        let mut chain = self.chain.lock().await;
+        if self.ended().is_err() {
+            return;
+        }
+        self.validity.lock().ended = Some(Error::Closed);
+        let last = LeaseRecord {
+            number: chain.newest.number + 1,
+            wait: Duration::ZERO,
+            released: true,
+            ..chain.newest.clone()
+        };
+        match make(&*self.directory, &last, Some(&chain.newest)).await {
+            Ok(Made::Ours) => chain.newest = last,
+            Ok(Made::Lost) => {}
+            Err(error) => {
+                tracing::warn!(place = self.directory.name(), %error, "the lease was not released");
+            }
+        }
+    }
+
+    fn ended(&self) -> Result<(), Error> {
+        self.validity.lock().ended.clone().map_or(Ok(()), Err)
+    }
+
+    /// Ends the lease, and says who has it.
+    async fn lost(&self) -> Error {
+        let by = match newest(&*self.directory).await {
+            Ok(Some(held)) => held.holder(),
+            Ok(None) => "someone who emptied the directory".to_owned(),
+            Err(error) => format!("a later lease, which cannot be read: {error}"),
+        };
+        let fenced = Error::Fenced { by };
+        self.validity.lock().ended = Some(fenced.clone());
+        fenced
+    }
+}
+
+impl Chain {
+    /// Removes all but the two newest numbers, in ascending order: at the first that stays it stops, and the next time goes on there.
+    async fn clean(&mut self, directory: &dyn Directory) {
+        while self.oldest + 1 < self.newest.number {
+            match directory
+                .remove(&Name::Lease(self.oldest).to_string())
+                .await
+            {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(place = directory.name(), %error, "an old lease file stays");
+                    return;
+                }
+                _ => self.oldest += 1,
+            }
+        }
+    }
+}
+
+/// Waits on a clock that may count time in which the machine slept.
+async fn wait_until(clock: &dyn Clock, free: Duration) {
+    loop {
+        let now = clock.now();
+        if now >= free {
+            return;
+        }
+        tokio::time::sleep(free - now).await;
+    }
+}
+
+/// The highest number there is.
+async fn newest(directory: &dyn Directory) -> Result<Option<LeaseRecord>, Error> {
+    let place = directory.name();
+    for _ in 0..TAKE_TRIES {
+        let Some(number) = numbers(directory).await?.into_iter().max() else {
+            return Ok(None);
+        };
+        match read(directory, &Name::Lease(number).to_string(), 0, FILE_BYTES).await {
+            // Renewed, and removed since.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("read a lease in", &place, e)),
+            Ok(bytes) => {
+                return match LeaseRecord::decode(&place, number, &bytes) {
+                    Ok(record) => Ok(Some(record)),
+                    Err(Error::Invalid(what)) => Err(Error::Corrupt {
+                        position: Position::default(),
+                        what: format!(
+                            "{what}; without it nobody knows how long its owner may go on: when that one is surely dead, remove the file"
+                        ),
+                    }),
+                    Err(error) => Err(error),
+                };
+            }
+        }
+    }
+    Err(Error::InUse {
+        place,
+        by: "an owner that renews its lease faster than it can be read".to_owned(),
+    })
+}
+
+async fn numbers(directory: &dyn Directory) -> Result<Vec<u64>, Error> {
+    let names = directory
+        .list()
+        .await
+        .map_err(|e| failed("list", &directory.name(), e))?;
+    let numbers = names.iter().filter_map(|text| match Name::parse(text) {
+        Some(Name::Lease(number)) => Some(number),
+        _ => None,
+    });
+    Ok(numbers.collect())
+}
+
+/// Makes the number of `record`, right after `before`.
+async fn make(
+    directory: &dyn Directory,
+    record: &LeaseRecord,
+    before: Option<&LeaseRecord>,
+) -> Result<Made, Error> {
+    let place = directory.name();
+    let draft = Name::Draft(record.nonce ^ u128::from(record.number)).to_string();
+    let name = Name::Lease(record.number).to_string();
+    directory
+        .create(&draft, FILE_BYTES, 0, record.encode())
+        .await
+        .map_err(|e| failed("write a lease in", &place, e))?;
+    let linked = link(directory, &draft, &name).await;
+    // Its name is what counts from here on; a draft that stays is swept later.
+    let _ = directory.remove(&draft).await;
+    if !linked.map_err(|e| failed("link a lease in", &place, e))? {
+        return Ok(Made::Lost);
+    }
+    // The name must outlive a power cut before anything rests on it.
+    directory
+        .sync()
+        .await
+        .map_err(|e| failed("sync", &place, e))?;
+    if is_next(directory, record.number, before).await? {
+        return Ok(Made::Ours);
+    }
+    Ok(Made::Lost)
+}
+
+/// Gives the file `from` the name `to`, if nobody else has that; a link whose answer was lost is settled by the number of the file's names.
+pub(crate) async fn link(directory: &dyn Directory, from: &str, to: &str) -> io::Result<bool> {
+    let mut tries = 0;
+    loop {
+        let Err(error) = directory.link(from, to).await else {
+            return Ok(true);
+        };
+        if directory.links(from).await? > 1 {
+            return Ok(true);
+        }
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Ok(false);
+        }
+        tries += 1;
+        if tries == LINK_TRIES {
+            return Err(error);
+        }
+    }
+}
+
+/// Whether `number` was the first missing one when it was made: an owner that slept for long may have filled a gap that a clean-up left. The number before
+/// is still there as it was, and no later one is.
+async fn is_next(
+    directory: &dyn Directory,
+    number: u64,
+    before: Option<&LeaseRecord>,
+) -> Result<bool, Error> {
+    let place = directory.name();
+    if let Some(before) = before {
+        let name = Name::Lease(before.number).to_string();
+        match read(directory, &name, 0, FILE_BYTES).await {
+            Ok(bytes) if bytes.starts_with(&before.encode()) => {}
+            Ok(_) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(failed("read a lease in", &place, e)),
+        }
+    }
+    Ok(numbers(directory).await?.into_iter().max() == Some(number))
+}
