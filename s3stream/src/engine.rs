@@ -15,6 +15,7 @@ mod objects;
 mod read;
 mod recovery;
 mod sink;
+mod switch;
 mod task;
 mod upload;
 

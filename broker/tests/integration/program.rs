@@ -309,7 +309,7 @@ fn the_bucket_of_another_cluster_is_refused() {
 }
 
 #[test]
-fn another_log_than_the_registered_one_is_refused_while_it_owes_data() {
+fn another_log_is_taken_when_the_registered_one_can_be_settled_and_else_refused() {
     let dir = tempfile::tempdir().unwrap();
     let places = Places::under(dir.path());
     with_a_record(&places);
@@ -318,16 +318,21 @@ fn another_log_than_the_registered_one_is_refused_while_it_owes_data() {
         wal: Places::under(elsewhere.path()).wal,
         ..places.clone()
     };
-    let refusal = other.refused(&[]);
-    refusal.assert(4, &["wal"]);
-    // And a log that is gone is not made anew.
     let wal = dir.path().join("wal");
     let kept = dir.path().join("kept");
     std::fs::rename(&wal, &kept).unwrap();
-    let refusal = places.refused(&[]);
-    assert!(matches!(refusal.code, Some(4 | 5)), "{refusal:?}");
-    refusal.assert(refusal.code.unwrap(), &["wal"]);
+    // It is gone: not made anew, and no other is begun in its stead.
+    for places in [&places, &other] {
+        let refusal = places.refused(&[]);
+        assert!(matches!(refusal.code, Some(4 | 5)), "{refusal:?}");
+        refusal.assert(refusal.code.unwrap(), &[&wal.display().to_string()]);
+    }
+    assert!(!wal.exists() && !elsewhere.path().join("wal").exists());
     std::fs::rename(&kept, &wal).unwrap();
+    assert_unharmed(&other);
+    // Nothing is owed in the first any more.
+    std::fs::remove_file(&wal).unwrap();
+    assert_unharmed(&other);
     assert_unharmed(&places);
 }
 

@@ -7,6 +7,7 @@ use object_store::ObjectStore;
 use super::{
     Engine,
     core::{Core, Parts},
+    switch::settle_registered,
 };
 use crate::{
     BootClock, Clock, Config, Error, NodeId, Result,
@@ -60,7 +61,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The write-ahead log: `block:PATH?capacity=256MiB`, `memory:`. Required.
+    /// The write-ahead log: `block:PATH?capacity=256MiB`, `memory:`. Required. If the node owes data in another log, that one is settled
+    /// first: everything in it is uploaded and committed before this one is made.
     #[must_use]
     pub fn wal(mut self, url: impl Into<String>) -> Self {
         self.wal = Some(WalSource::Url(url.into()));
@@ -146,7 +148,7 @@ impl EngineBuilder {
         let cluster = ClusterFile::open(&bucket, &entropy, None).await?.id;
         let sequencer = BucketSequencer::new(bucket.clone(), cluster, entropy.clone());
         let metadata = Metadata::open(Box::new(sequencer), clock.clone(), entropy.clone()).await?;
-        let core = Core::new(Parts {
+        let parts = Parts {
             config: self.config,
             cluster,
             node: self.node,
@@ -155,8 +157,9 @@ impl EngineBuilder {
             wal,
             clock,
             entropy,
-        });
-        Engine::start(core).await
+        };
+        settle_registered(&parts, |url| Ok(url.parse::<LogPlace>()?.backend())).await?;
+        Engine::start(Core::new(parts)).await
     }
 }
 

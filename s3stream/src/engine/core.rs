@@ -95,6 +95,7 @@ pub(crate) struct Flushed {
 }
 
 /// The parts of a core that are given.
+#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) cluster: ClusterId,

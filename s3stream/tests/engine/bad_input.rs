@@ -6,39 +6,6 @@ use s3stream::{Config, Engine, ErrorKind};
 use crate::support::{LONG, Places, fill, small};
 
 #[tokio::test]
-async fn another_log_than_the_registered_one_is_refused_and_named() {
-    let places = Places::new();
-    let dir = tempfile::tempdir().unwrap();
-    let open = |name: &str| {
-        let wal = format!("block:{}/{name}?capacity=16MiB", dir.path().display());
-        Engine::builder()
-            .object_store(places.bucket.clone(), "cluster")
-            .wal(wal)
-            .open()
-    };
-    let engine = open("first").await.unwrap();
-    let stream = engine.create_stream().await.unwrap();
-    fill(&stream, 10, 100).await;
-    let id = stream.id();
-    drop((engine, stream));
-    let error = open("second").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
-    let text = error.to_string();
-    assert!(
-        text.contains("owes data in log") && text.contains("first"),
-        "{text}"
-    );
-    assert!(!dir.path().join("second").exists(), "nothing was made");
-    // The right one still opens, and one that is missing is not made anew.
-    let engine = open("first").await.unwrap();
-    assert_eq!(engine.open_stream(id).await.unwrap().confirm(), 10);
-    drop(engine);
-    std::fs::remove_file(dir.path().join("first")).unwrap();
-    let error = open("first").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
-}
-
-#[tokio::test]
 async fn a_log_of_another_cluster_is_refused_and_left_alone() {
     let places = Places::new();
     let engine = places.open().await;

@@ -1,6 +1,7 @@
 //! The engine as its users see it, on real parts: block log files, directories as buckets, memory.
 
 mod support;
+mod switch;
 
 mod append;
 mod bad_input;
