@@ -14,7 +14,7 @@ impl Node {
     fn new() -> Self {
         Self {
             places: Places::new(),
-            dir: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir().expect("a directory"),
         }
     }
 
