@@ -30,4 +30,4 @@ pub(crate) mod superblock;
 pub use block_log::BlockLog;
 pub use config::Config;
 pub use device::{Device, Geometry, ReadDone, WriteDone};
-pub use file::{FileDevice, FileOptions};
+pub use file::{FileDevice, FileOptions, Io};

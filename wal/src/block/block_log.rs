@@ -89,6 +89,7 @@ impl BlockLog {
         FileOptions {
             threads,
             direct: self.config.direct_io,
+            io: self.config.io,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What may be chosen about a block log. None of it is part of the format: each may change between two openings.
 
 use super::{
+    file::Io,
     frame::{BODY_LEN_MAX, HEADER_LEN, PREFIX_LEN},
     ring::{BLOCK, Ring, block_ceil},
 };
@@ -27,6 +28,8 @@ pub struct Config {
     /// Whether a file or block device is asked for `O_DIRECT`. Default true. Without it writes go through the page cache, each with an `fdatasync`: for file
     /// systems where direct writes are slower.
     pub direct_io: bool,
+    /// What drives a file or block device. Default: an io_uring, and threads where there is none to be had.
+    pub io: Io,
 }
 
 impl Default for Config {
@@ -39,6 +42,7 @@ impl Default for Config {
             queue_bytes_max: 64 << 20,
             record_bytes_max: 32 << 20,
             direct_io: true,
+            io: Io::default(),
         }
     }
 }

@@ -1,27 +1,20 @@
-//! A file or a raw block device as a [`Device`]: direct, durable writes by a few threads.
+//! A file or a raw block device as a [`Device`]: direct, durable writes through an io_uring or by a few threads.
 //!
 //! - A write is one `pwrite` with `O_DIRECT | O_DSYNC`, or one `pwrite` and one `fdatasync` where the file system refuses `O_DIRECT`.
 //! - Exclusive while it lives: a lock on a file, `O_EXCL` on a block device.
 //! - A file is made under another name, filled with zeros and synced, and only then renamed: a crash never leaves half a log in its place.
-//!
-//! Threads, because a blocking write costs one system call and no other wake-up than its completion.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::{
@@ -31,7 +24,13 @@ use super::{
 };
 use crate::Error;
 
-/// Operations that may wait for a thread. A log has far fewer: its commits in flight, one superblock copy, one read.
+mod threads;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod uring;
+
+use threads::Threads;
+
+/// Operations that may wait to be begun. A log has far fewer: its commits in flight, one superblock copy, one read.
 const QUEUE_LEN: usize = 4096;
 /// Zeros written at once when a file is made.
 const FILL_BYTES: usize = 1 << 20;
@@ -44,17 +43,18 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub struct FileDevice {
     name: String,
     geometry: Geometry,
-    jobs: Sender<Job>,
-    ending: Arc<AtomicBool>,
+    queue: Queue,
 }
 
 /// How to use a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileOptions {
-    /// Operations that may be under way at once, each on a thread of its own.
+    /// Operations that may be under way at once by threads, each on one of its own.
     pub threads: usize,
     /// Whether to ask for `O_DIRECT`. Without it, or where it is refused: the page cache, and `fdatasync` after each write.
     pub direct: bool,
+    /// What drives it.
+    pub io: Io,
 }
 
 impl Default for FileOptions {
@@ -62,6 +62,65 @@ impl Default for FileOptions {
         Self {
             threads: 4,
             direct: true,
+            io: Io::default(),
+        }
+    }
+}
+
+/// What drives the operations of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Io {
+    /// One thread and an io_uring. Where there is none to be had (the feature `io-uring` is off, the kernel or its policy refuses, the file is not
+    /// used directly) threads, and the log says why.
+    #[default]
+    Uring,
+    /// A few threads with one blocking call each.
+    Threads,
+}
+
+/// What an open file is asked through.
+#[derive(Debug)]
+enum Queue {
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    Uring(uring::Uring),
+    Threads(Threads),
+}
+
+impl Queue {
+    /// As `options` ask, or by threads and with the reason.
+    fn start(
+        file: &Arc<File>,
+        way: Way,
+        options: FileOptions,
+    ) -> io::Result<(Self, Option<String>)> {
+        let reason = match (options.io, way) {
+            (Io::Threads, _) => None,
+            (Io::Uring, Way::Buffered) => Some("no direct I/O".to_owned()),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            (Io::Uring, Way::Direct) => match uring::Uring::start(file) {
+                Ok(uring) => return Ok((Self::Uring(uring), None)),
+                Err(e) => Some(format!("io_uring is refused: {e}")),
+            },
+            #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
+            (Io::Uring, Way::Direct) => Some("built without io_uring".to_owned()),
+        };
+        let threads = Threads::start(file, way, options.threads)?;
+        Ok((Self::Threads(threads), reason))
+    }
+
+    fn send(&self, job: Job) {
+        match self {
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(uring) => uring.send(job),
+            Self::Threads(threads) => threads.send(job),
+        }
+    }
+
+    fn io(&self) -> Io {
+        match self {
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(_) => Io::Uring,
+            Self::Threads(_) => Io::Threads,
         }
     }
 }
@@ -115,7 +174,7 @@ impl FileDevice {
         .await
     }
 
-    fn run(path: &Path, file: File, way: Way, threads: usize) -> Result<Option<Self>, Error> {
+    fn run(path: &Path, file: File, way: Way, options: FileOptions) -> Result<Option<Self>, Error> {
         let metadata = file.metadata().map_err(|e| io_error("stat", path, e))?;
         let (len_bytes, block_bytes) = if metadata.file_type().is_block_device() {
             (
@@ -135,37 +194,27 @@ impl FileDevice {
         if way == Way::Buffered {
             name.push_str(" (buffered)");
         }
-        let (jobs, todo) = bounded(QUEUE_LEN);
-        let ending = Arc::new(AtomicBool::new(false));
-        let file = Arc::new(file);
-        for n in 0..threads.max(1) {
-            let thread = Thread {
-                file: Arc::clone(&file),
-                way,
-                todo: todo.clone(),
-                ending: Arc::clone(&ending),
-            };
-            thread::Builder::new()
-                .name(format!("wal-io-{n}"))
-                .spawn(move || thread.run())
-                .map_err(|e| io_error("start a thread for", path, e))?;
-        }
+        let (queue, reason) = Queue::start(&Arc::new(file), way, options)
+            .map_err(|e| io_error("start a thread for", path, e))?;
         let geometry = Geometry {
             block_bytes: block_bytes.max(512),
             len_bytes,
         };
-        tracing::info!(path = %path.display(), ?way, len_bytes, block_bytes, "block log device open");
+        if let Some(reason) = reason {
+            tracing::info!(path = %path.display(), reason, "block log device is driven by threads");
+        }
+        let io = queue.io();
+        tracing::info!(path = %path.display(), ?way, ?io, len_bytes, block_bytes, "block log device open");
         Ok(Some(Self {
             name,
             geometry,
-            jobs,
-            ending,
+            queue,
         }))
     }
 
-    fn send(&self, job: Job) {
-        // The threads outlive the sender, so this fails never; a job that were lost would drop its completion, which counts as a failure.
-        let _ = self.jobs.send(job);
+    /// What drives it.
+    pub fn io(&self) -> Io {
+        self.queue.io()
     }
 }
 
@@ -175,15 +224,15 @@ impl Device for FileDevice {
     }
 
     fn write(&self, at: u64, data: Bytes, done: WriteDone) {
-        self.send(Job::Write { at, data, done });
+        self.queue.send(Job::Write { at, data, done });
     }
 
     fn read(&self, at: u64, len: usize, done: ReadDone) {
-        self.send(Job::Read { at, len, done });
+        self.queue.send(Job::Read { at, len, done });
     }
 
     fn sync(&self, done: WriteDone) {
-        self.send(Job::Sync { done });
+        self.queue.send(Job::Sync { done });
     }
 
     fn name(&self) -> String {
@@ -191,64 +240,8 @@ impl Device for FileDevice {
     }
 }
 
-impl Drop for FileDevice {
-    fn drop(&mut self) {
-        self.ending.store(true, Ordering::Release);
-    }
-}
-
-struct Thread {
-    file: Arc<File>,
-    way: Way,
-    todo: Receiver<Job>,
-    ending: Arc<AtomicBool>,
-}
-
-impl Thread {
-    fn run(self) {
-        while let Ok(job) = self.todo.recv() {
-            if self.ending.load(Ordering::Acquire) {
-                continue;
-            }
-            // A completion that panics ends neither the thread nor what waits behind it.
-            if catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err() {
-                tracing::error!("a completion of the block log panicked");
-            }
-        }
-    }
-
-    fn work(&self, job: Job) {
-        match job {
-            Job::Write { at, data, done } => done(self.write(at, &data)),
-            Job::Read { at, len, done } => done(self.read(at, len)),
-            Job::Sync { done } => done(self.sync()),
-        }
-    }
-
-    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
-        match self.way {
-            Way::Direct if !aligned::is_aligned(data) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "unaligned memory",
-            )),
-            Way::Direct => self.file.write_all_at(data, at),
-            Way::Buffered => {
-                self.file.write_all_at(data, at)?;
-                self.file.sync_data()
-            }
-        }
-    }
-
-    fn read(&self, at: u64, len: usize) -> io::Result<Bytes> {
-        let mut buffer = aligned::zeroed(len);
-        self.file.read_exact_at(&mut buffer, at)?;
-        Ok(buffer.freeze())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        forget_cached(&self.file)
-    }
+fn unaligned() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "unaligned memory")
 }
 
 /// Runs what may block on a thread of its own.
@@ -327,7 +320,7 @@ fn open_exclusive(path: &Path, options: FileOptions) -> Result<Option<FileDevice
         if way == Way::Direct && refuses_direct(&file).map_err(|e| io_error("read", path, e))? {
             continue;
         }
-        return FileDevice::run(path, file, way, options.threads);
+        return FileDevice::run(path, file, way, options);
     }
     Err(io_error("open", path, io::ErrorKind::Unsupported.into()))
 }

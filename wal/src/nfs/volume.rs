@@ -303,23 +303,22 @@ impl Files {
         copy: Option<(usize, u64)>,
         done: WriteDone,
     ) {
-        let Some(owner) = &self.owner else {
+        let Some(owner) = self.owner.as_ref().filter(|_| result.is_ok()) else {
             return done(result);
         };
-        if result.is_ok() && owner.lease.is_valid() {
+        if owner.lease.is_valid() {
             self.superseded(copy);
             return done(Ok(()));
         }
-        let (files, lease) = (Arc::clone(self), Arc::clone(&owner.lease));
+        let files = Arc::clone(self);
         self.runtime.spawn(async move {
-            let held = match result {
-                Ok(()) => lease.hold().await.map_err(io::Error::other),
-                Err(error) => Err(lease.explain(error).await),
-            };
-            if held.is_ok() {
-                files.superseded(copy);
+            if let Some(owner) = &files.owner {
+                let held = owner.lease.hold().await.map_err(io::Error::other);
+                if held.is_ok() {
+                    files.superseded(copy);
+                }
+                done(held);
             }
-            done(held);
         });
     }
 
