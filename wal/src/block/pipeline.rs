@@ -2,6 +2,7 @@
 //!
 //! - `tail ≤ tail wanted ≤ durable end ≤ acknowledged ≤ submitted ≤ end`, each monotone, and `end − tail ≤ capacity`.
 //! - Flights are acknowledged from the front only (W3). A frame's `durable_through` is the durable end at its sealing.
+//! - `writing ≤ in_flight_max`: a slow write does not keep the device from working on what comes after it.
 //! - A frame's end is at most `window` above `acknowledged` when it is submitted: what a replay must look ahead.
 //! - After the first failure nothing is submitted, acknowledged or accepted (W6).
 //!
@@ -130,6 +131,8 @@ pub(crate) struct Pipeline {
     sequence: u64,
     link: Link,
     flights: VecDeque<Flight>,
+    /// Of the flights, those that the device has not completed. The others wait for one before them.
+    writing: usize,
     /// End of the acknowledged frames, padded.
     acknowledged: u64,
     durable_end: u64,
@@ -164,6 +167,7 @@ impl Pipeline {
             sequence: 0,
             link,
             flights: VecDeque::new(),
+            writing: 0,
             acknowledged: start,
             durable_end: superblock.durable_end.max(start),
             kept,
@@ -265,7 +269,7 @@ impl Pipeline {
             return false;
         }
         self.flights.is_empty()
-            || (self.flights.len() < self.limits.in_flight_max
+            || (self.writing < self.limits.in_flight_max
                 && bytes >= self.limits.overlap_bytes
                 && self.gather.next_end() - self.acknowledged <= self.limits.window)
     }
@@ -298,6 +302,7 @@ impl Pipeline {
         let bytes = bytes.freeze();
         let records_end = header.records_end();
         let pieces = self.ring.pieces(position, &bytes);
+        self.writing += 1;
         self.flights.push_back(Flight {
             position,
             records_end,
@@ -383,6 +388,7 @@ impl Pipeline {
             .and_then(|i| self.flights.get_mut(i));
         let flight = flight.expect("a completion comes once, for a frame in flight");
         flight.left -= 1;
+        self.writing -= usize::from(flight.left == 0);
         while self.flights.front().is_some_and(|flight| flight.left == 0) {
             let Some(flight) = self.flights.pop_front() else {
                 break;
@@ -436,6 +442,7 @@ impl Pipeline {
         self.phase = Phase::Failed(error);
         self.gather = Gather::new(self.limits, self.gather.end());
         self.flights.clear();
+        self.writing = 0;
     }
 
     /// Gives up what lies below `to`.
@@ -472,6 +479,7 @@ impl Pipeline {
         }
         self.gather = Gather::new(self.limits, self.gather.end());
         self.flights.clear();
+        self.writing = 0;
         self.events.clear();
     }
 

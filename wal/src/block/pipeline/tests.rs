@@ -99,6 +99,27 @@ fn a_further_commit_is_begun_when_enough_waits_for_it() {
 }
 
 #[test]
+fn a_slow_write_does_not_keep_the_device_from_what_comes_after_it() {
+    let mut log = pipeline(Config {
+        in_flight_max: 2,
+        ..eager()
+    });
+    let mut tags = Vec::new();
+    for n in 0..4_u8 {
+        log.append(&[&[n; 10]]).unwrap();
+        tags.extend(log.submit().iter().map(|r| r.tag));
+    }
+    assert_eq!(tags.len(), 2, "two are the most in flight");
+    // The second is done, the first is not: the place of the second is free, nothing is acknowledged.
+    let next = log.complete(tags[1], Ok(()));
+    assert_eq!(next.len(), 1);
+    assert!(log.complete(next[0].tag, Ok(())).is_empty());
+    assert!(commits(&mut log).is_empty());
+    assert!(log.complete(tags[0], Ok(())).is_empty());
+    assert_eq!(commits(&mut log).len(), 3);
+}
+
+#[test]
 fn no_frame_is_submitted_further_above_the_acknowledged_than_the_window() {
     // The window of this ring is one largest frame: two of them are never in flight at once.
     let config = Config {
