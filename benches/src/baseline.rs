@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use serde::Serialize;
 
 use crate::{
-    Result,
+    BaselineSync, Result,
     load::pause_until,
     report::rounded,
     slices::{MIB, Slice},
@@ -28,6 +28,9 @@ const BLOCK: usize = 4_096;
 const CHUNK: usize = 1 << 20;
 /// What memcpy walks through: far more than a cache holds.
 const ARENA: usize = 64 << 20;
+
+/// What the raw device's writes walk through: about what a busy log has in memory.
+const SOURCE: usize = 32 << 20;
 
 /// The baseline's part of a report.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -71,12 +74,18 @@ pub(crate) struct Device {
     place: &'static str,
     len: u64,
     direct: bool,
+    sync: BaselineSync,
     next: AtomicU64,
 }
 
 impl Device {
     /// Makes and fills the file in `dir`, which the report calls `place`; `len` is rounded up to whole chunks.
-    pub(crate) fn create(dir: &Path, place: &'static str, len: u64) -> Result<Self> {
+    pub(crate) fn create(
+        dir: &Path,
+        place: &'static str,
+        len: u64,
+        sync: BaselineSync,
+    ) -> Result<Self> {
         let len = len.next_multiple_of(CHUNK as u64);
         let named = tempfile::Builder::new()
             .prefix(".s3stream-bench-")
@@ -89,13 +98,14 @@ impl Device {
             file.write_all_at(&zeros, at)?;
         }
         file.sync_all()?;
-        let (file, direct) = open_durable(named.path())?;
+        let (file, direct) = open_durable(named.path(), sync)?;
         named.close()?;
         Ok(Self {
             file,
             place,
             len,
             direct,
+            sync,
             next: AtomicU64::new(0),
         })
     }
@@ -103,8 +113,12 @@ impl Device {
     /// One line on what is written how.
     pub(crate) fn describe(&self) -> String {
         let direct = if self.direct { "O_DIRECT" } else { "buffered" };
+        let durable = match self.sync {
+            BaselineSync::Dsync => "O_DSYNC pwrite",
+            BaselineSync::Fdatasync => "pwrite and fdatasync",
+        };
         format!(
-            "{direct} O_DSYNC pwrite to a written file of {} MiB in {}",
+            "{direct} {durable} to a written file of {} MiB in {}",
             self.len >> 20,
             self.place
         )
@@ -118,11 +132,16 @@ impl Device {
         interval: Option<Duration>,
         length: Duration,
     ) -> Result<Slice> {
+        let largest = sizes.iter().copied().max().unwrap_or(BLOCK);
+        let source = Source::new(padded(largest).min(usize::try_from(self.len)?));
         let start = Instant::now();
         let end = start + length;
         let parts: Vec<Result<Slice>> = thread::scope(|scope| {
             let writers: Vec<_> = (0..depth)
-                .map(|writer| scope.spawn(move || self.write(sizes, writer, interval, end)))
+                .map(|writer| {
+                    let source = &source;
+                    scope.spawn(move || self.write(source, sizes, writer, interval, end))
+                })
                 .collect();
             writers
                 .into_iter()
@@ -146,21 +165,12 @@ impl Device {
 
     fn write(
         &self,
+        source: &Source,
         sizes: &[usize],
         writer: usize,
         interval: Option<Duration>,
         end: Instant,
     ) -> Result<Slice> {
-        let largest = sizes.iter().copied().max().unwrap_or(BLOCK);
-        let largest = padded(largest).min(usize::try_from(self.len)?);
-        let mut memory = vec![0u8; largest + BLOCK];
-        let aligned = memory.as_ptr().align_offset(BLOCK);
-        let buffer = memory
-            .get_mut(aligned..aligned + largest)
-            .ok_or("no aligned memory")?;
-        for (index, byte) in buffer.iter_mut().enumerate() {
-            *byte = (index * 31 + writer) as u8;
-        }
         let mut slice = Slice::default();
         let mut next_start = Instant::now();
         for size in sizes.iter().cycle().skip(writer * 7 % sizes.len().max(1)) {
@@ -174,12 +184,13 @@ impl Device {
                 }
                 pause_until(next_start);
             }
-            let data = buffer
-                .get(..padded(*size).min(largest))
-                .ok_or("a write larger than the largest")?;
+            let data = source.next(padded(*size))?;
             // As for the engine: from the start that was intended, when there is one.
             let started = interval.map_or_else(Instant::now, |_| next_start);
             self.file.write_all_at(data, self.reserve(data.len())?)?;
+            if self.sync == BaselineSync::Fdatasync {
+                self.file.sync_data()?;
+            }
             slice.latency.record(started.elapsed());
             slice.bytes += data.len() as u64;
             slice.records += 1;
@@ -199,18 +210,52 @@ impl Device {
     }
 }
 
-fn open_durable(path: &Path) -> Result<(File, bool)> {
+/// What is written: memory that is walked through, as a log walks through its own. One buffer over and over would stay in the
+/// processor's cache, and the host of a virtual disk, which copies it, would be faster than it is for anybody else.
+struct Source {
+    memory: Vec<u8>,
+    largest: usize,
+    next: AtomicU64,
+}
+
+impl Source {
+    fn new(largest: usize) -> Self {
+        Self {
+            memory: (0..SOURCE + largest + BLOCK)
+                .map(|index| (index * 31) as u8)
+                .collect(),
+            largest,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// The next aligned `len` bytes, at most the largest.
+    fn next(&self, len: usize) -> Result<&[u8]> {
+        let len = len.min(self.largest);
+        let at = usize::try_from(self.next.fetch_add(len as u64, Relaxed))? % SOURCE;
+        let start = self.memory.as_ptr().align_offset(BLOCK) + at;
+        self.memory
+            .get(start..start + len)
+            .ok_or_else(|| "a write larger than the largest".into())
+    }
+}
+
+fn open_durable(path: &Path, sync: BaselineSync) -> Result<(File, bool)> {
+    let durable = match sync {
+        BaselineSync::Dsync => OFlags::DSYNC,
+        BaselineSync::Fdatasync => OFlags::empty(),
+    };
     let open = |flags: OFlags| {
         OpenOptions::new()
             .write(true)
             .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
             .open(path)
     };
-    match open(OFlags::DIRECT | OFlags::DSYNC) {
+    match open(OFlags::DIRECT | durable) {
         Ok(file) => Ok((file, true)),
         // The file system has no direct I/O; the report says so.
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Ok((open(OFlags::DSYNC)?, false))
+            Ok((open(durable)?, false))
         }
         Err(error) => Err(error.into()),
     }
@@ -326,7 +371,7 @@ mod tests {
     #[test]
     fn the_device_is_given_whole_blocks_of_the_sizes_used_and_wraps() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let device = Device::create(dir.path(), "a test", 1).unwrap();
+        let device = Device::create(dir.path(), "a test", 1, BaselineSync::Dsync).unwrap();
         let slice = device.slice(&[1_000, 300_000], 2, None, SOON).unwrap();
         assert!(slice.records > 0);
         assert_eq!(slice.bytes % BLOCK as u64, 0);
@@ -339,7 +384,7 @@ mod tests {
     #[test]
     fn a_paced_baseline_keeps_to_its_interval() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let device = Device::create(dir.path(), "a test", 1).unwrap();
+        let device = Device::create(dir.path(), "a test", 1, BaselineSync::Dsync).unwrap();
         let interval = Some(Duration::from_millis(5));
         let slice = device.slice(&[4_096], 1, interval, SOON).unwrap();
         assert!((1..=4).contains(&slice.records), "{}", slice.records);

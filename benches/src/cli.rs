@@ -47,6 +47,33 @@ impl Scenario {
     }
 }
 
+/// What drives a block log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogIo {
+    /// An io_uring, or threads where there is none.
+    Uring,
+    /// A few threads.
+    Threads,
+}
+
+impl From<LogIo> for wal::block::Io {
+    fn from(io: LogIo) -> Self {
+        match io {
+            LogIo::Uring => Self::Uring,
+            LogIo::Threads => Self::Threads,
+        }
+    }
+}
+
+/// How the raw device's writes are made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum BaselineSync {
+    /// By `O_DSYNC`, as a block log's are.
+    Dsync,
+    /// By an `fdatasync` after each: what `O_DSYNC` was chosen over.
+    Fdatasync,
+}
+
 /// How fast records are offered.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Rate {
@@ -129,6 +156,12 @@ pub struct Options {
     /// Writes that the raw device is given at once at full load; default: as many as the log keeps in flight.
     #[arg(long, value_name = "N")]
     pub baseline_depth: Option<usize>,
+    /// What drives a block log: an io_uring where there is one to be had, or threads.
+    #[arg(long, value_enum, default_value = "uring")]
+    pub log_io: LogIo,
+    /// How the raw device's writes are made durable.
+    #[arg(long, value_enum, default_value = "dsync")]
+    pub baseline_sync: BaselineSync,
     /// The directory below which the run works; default: the current one.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,

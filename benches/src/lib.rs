@@ -27,7 +27,7 @@ mod scenario;
 mod slices;
 mod workplace;
 
-pub use cli::{Options, Rate, Scenario, Window};
+pub use cli::{BaselineSync, LogIo, Options, Rate, Scenario, Window};
 pub use report::Report;
 pub use workplace::Workplace;
 

@@ -32,12 +32,16 @@ pub(crate) enum Beside {
 impl Beside {
     /// The device the log stands on: a file beside the log's. Beside a log on a raw device there is no room for one;
     /// it is in the workplace then.
-    pub(crate) fn of_log(log: &LogPlace, workplace: &Workplace, seconds: f64) -> Result<Self> {
+    pub(crate) fn of_log(log: &LogPlace, workplace: &Workplace, options: &Options) -> Result<Self> {
         if log.in_memory {
             return Ok(Self::Memory);
         }
         // A run of a moment does not wait for half a gigabyte of zeros.
-        let len = if seconds < 1.0 { 8 << 20 } else { DEVICE_BYTES };
+        let len = if options.seconds < 1.0 {
+            8 << 20
+        } else {
+            DEVICE_BYTES
+        };
         let (dir, place) = match &log.dir {
             Some(dir) => (dir.as_path(), "the log's directory"),
             None => (
@@ -45,7 +49,12 @@ impl Beside {
                 "the working directory, the log is on a raw device",
             ),
         };
-        Ok(Self::Device(Device::create(dir, place, len)?))
+        Ok(Self::Device(Device::create(
+            dir,
+            place,
+            len,
+            options.baseline_sync,
+        )?))
     }
 }
 

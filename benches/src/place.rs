@@ -11,7 +11,11 @@ use s3stream::{
     Entropy,
     store::{BucketPlace, Credentials},
 };
-use wal::{Backend, block::BlockLog, memory::MemoryLog};
+use wal::{
+    Backend,
+    block::{BlockLog, Config, Io},
+    memory::MemoryLog,
+};
 
 use crate::{Options, Result, Workplace};
 
@@ -27,6 +31,8 @@ pub(crate) struct Places {
     pub(crate) bucket: String,
     /// The log's file, when it is the run's own.
     pub(crate) log_file: Option<PathBuf>,
+    /// What drives a block log.
+    pub(crate) io: Io,
 }
 
 /// A log to measure.
@@ -53,6 +59,7 @@ impl Places {
                 .as_deref()
                 .map_or_else(own_bucket, |url| within(url, workplace)),
             log_file: options.wal.is_none().then_some(log_file),
+            io: options.log_io.into(),
         }
     }
 
@@ -63,6 +70,7 @@ impl Places {
             wal: format!("block:{}?capacity={LOG_CAPACITY}", file.display()),
             bucket: self.bucket.clone(),
             log_file: Some(file),
+            io: self.io,
         }
     }
 
@@ -102,7 +110,12 @@ impl Places {
                 in_memory: false,
                 dir: directory(&path),
                 depth: DEPTH,
-                backend: Arc::new(BlockLog::file(path, capacity.unwrap_or(LOG_CAPACITY))),
+                backend: Arc::new(
+                    BlockLog::file(path, capacity.unwrap_or(LOG_CAPACITY)).with_config(Config {
+                        io: self.io,
+                        ..Config::default()
+                    }),
+                ),
             },
         })
     }

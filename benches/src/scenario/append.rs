@@ -17,7 +17,7 @@ pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let course = Course {
         options,
         commits: running.commits.clone(),
-        beside: Beside::of_log(&log, workplace, options.seconds)?,
+        beside: Beside::of_log(&log, workplace, options)?,
         depth: options.baseline_depth.unwrap_or(log.depth),
     };
     let findings = course.run(&mut EngineTarget::new(streams), &running)?;

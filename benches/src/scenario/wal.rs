@@ -22,7 +22,7 @@ const TRIM_AT: f64 = 0.25;
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let runtime = runtime()?;
     let place = Places::of(options, workplace).log()?;
-    let beside = Beside::of_log(&place, workplace, options.seconds)?;
+    let beside = Beside::of_log(&place, workplace, options)?;
     let sink = Arc::new(Acknowledged::default());
     let log = runtime.block_on(open(&place, Arc::clone(&sink)))?;
     let course = Course {
