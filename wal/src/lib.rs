@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] is a place where a log lives. Opening it gives a [`Replay`] of what an earlier life acknowledged, and starting that gives a
 //! [`Log`] that takes appends and tells a [`Sink`] when they are durable. [`memory::MemoryLog`] is the reference: the contract (W1 to W8) in the
-//! fewest lines. [`block`] is the log for disks, [`nfs`] the one for directories that hosts share.
+//! fewest lines. [`block`] is the log for disks, [`object`] the one for buckets, [`nfs`] the one for directories that hosts share.
 //!
 //! It never looks into a record, knows no stream, and keeps no metadata: the caller keeps a [`LogState`] and tells it at every opening.
 //!
@@ -52,6 +52,7 @@ mod id;
 mod log;
 pub mod memory;
 pub mod nfs;
+pub mod object;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -8,7 +8,7 @@
 //!
 //! It takes no lock that a server keeps, except as a courtesy to [`identify`](crate::Backend::identify); it maps no memory, and repeats no write or sync
 //! that failed (W6). Outside of its bound are hosts whose clock since boot can stop (a virtual machine that is paused, and whose clock does not catch up
-//! when it goes on) or run slower than [`Config::drift_ppm`] allows: such an owner would believe in a lease that has ended.
+//! when it goes on) or runs slower than [`Config::drift_ppm`] allows: such an owner would believe in a lease that has ended.
 
 #[cfg(not(unix))]
 compile_error!("the NFS log needs a Unix: positioned reads and writes, links");

@@ -194,6 +194,17 @@ impl Lease {
         Ok(())
     }
 
+    /// What a failed write means: a later owner may have removed the file that it was for. Only looks, and renews nothing (W6).
+    pub(crate) async fn explain(&self, error: io::Error) -> io::Error {
+        let chain = self.chain.lock().await;
+        match newest(&*self.directory).await {
+            Ok(Some(held)) if held.nonce != chain.newest.nonce => {
+                io::Error::other(self.lost().await)
+            }
+            _ => error,
+        }
+    }
+
     /// Nothing will be acknowledged any more; the next holder need not wait. Best effort: without it, it waits.
     pub(crate) async fn release(&self) {
         let mut chain = self.chain.lock().await;

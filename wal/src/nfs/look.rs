@@ -133,23 +133,18 @@ pub(crate) async fn read_head(
     name: &str,
 ) -> Result<Option<Superblock>, Error> {
     let place = format!("{}/{name}", directory.name());
-    let file = match directory.open(name).await {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("open", &place, e)),
-    };
     let [a, b] = COPIES;
-    let mut copies = Vec::new();
-    for at in [a, b] {
-        let bytes = read_file(&*file, at, BLOCK as usize)
-            .await
-            .map_err(|e| failed("read", &place, e))?;
-        copies.push(Superblock::decode(&bytes));
-    }
-    let Ok(copies) = <[_; 2]>::try_from(copies) else {
-        return Ok(None);
+    let a = match read(directory, name, a, BLOCK).await {
+        Ok(bytes) => Superblock::decode(&bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("read", &place, e)),
     };
-    match Copies::judge(&place, copies)? {
+    let b = match read(directory, name, b, BLOCK).await {
+        Ok(bytes) => Superblock::decode(&bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("read", &place, e)),
+    };
+    match Copies::judge(&place, [a, b])? {
         Some(copies) => Ok(Some(copies.newest)),
         None => Err(Error::Corrupt {
             position: crate::Position::default(),
@@ -158,7 +153,7 @@ pub(crate) async fn read_head(
     }
 }
 
-/// Bytes of a file that is opened for this alone.
+/// Bytes of a file that is opened for this alone. `NotFound` also if it was removed in between.
 pub(crate) async fn read(
     directory: &dyn Directory,
     name: &str,
@@ -166,7 +161,13 @@ pub(crate) async fn read(
     len: u64,
 ) -> io::Result<Bytes> {
     let file = directory.open(name).await?;
-    read_file(&*file, at, usize::try_from(len).unwrap_or(usize::MAX)).await
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    read_file(&*file, at, len).await.map_err(|e| {
+        if e.raw_os_error() == Some(libc::ESTALE) {
+            return io::ErrorKind::NotFound.into();
+        }
+        e
+    })
 }
 
 /// Reads and waits.

@@ -303,22 +303,23 @@ impl Files {
         copy: Option<(usize, u64)>,
         done: WriteDone,
     ) {
-        let Some(owner) = self.owner.as_ref().filter(|_| result.is_ok()) else {
+        let Some(owner) = &self.owner else {
             return done(result);
         };
-        if owner.lease.is_valid() {
+        if result.is_ok() && owner.lease.is_valid() {
             self.superseded(copy);
             return done(Ok(()));
         }
-        let files = Arc::clone(self);
+        let (files, lease) = (Arc::clone(self), Arc::clone(&owner.lease));
         self.runtime.spawn(async move {
-            if let Some(owner) = &files.owner {
-                let held = owner.lease.hold().await.map_err(io::Error::other);
-                if held.is_ok() {
-                    files.superseded(copy);
-                }
-                done(held);
+            let held = match result {
+                Ok(()) => lease.hold().await.map_err(io::Error::other),
+                Err(error) => Err(lease.explain(error).await),
+            };
+            if held.is_ok() {
+                files.superseded(copy);
             }
+            done(held);
         });
     }
 

@@ -1,4 +1,4 @@
-//! The clock of tokio's runtime as the clock of leases: on a paused runtime it moves as the waits do. One host's may run faster than another's.
+//! The clock of tokio's runtime as the clock of leases: on a paused runtime it moves as the waits do. One host's may run slower than another's.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::Clock;
 #[derive(Clone, Copy, Debug)]
 pub struct RuntimeClock {
     start: Instant,
-    /// Parts per million by which it runs fast.
-    fast_ppm: u32,
+    /// Parts per million by which it runs slow.
+    slow_ppm: u32,
 }
 
 impl Default for RuntimeClock {
     fn default() -> Self {
-        Self::fast_by(0)
+        Self::slow_by(0)
     }
 }
 
 impl RuntimeClock {
-    /// One that gains so much on the runtime's.
-    pub fn fast_by(fast_ppm: u32) -> Self {
+    /// One that loses so much on the runtime's.
+    pub fn slow_by(slow_ppm: u32) -> Self {
         Self {
             start: Instant::now(),
-            fast_ppm,
+            slow_ppm,
         }
     }
 }
@@ -33,6 +33,6 @@ impl RuntimeClock {
 impl Clock for RuntimeClock {
     fn now(&self) -> Duration {
         let now = self.start.elapsed();
-        now + now.mul_f64(f64::from(self.fast_ppm) / 1e6)
+        now - now.mul_f64(f64::from(self.slow_ppm) / 1e6)
     }
 }

@@ -1,0 +1,280 @@
+//! The log's part of a bucket: names, and requests with a time-out that are tried again for a stated time.
+//!
+//! - `prefix/<log>/<epoch>/<number>`, `prefix/marks/<number>`, `prefix/probe`; hexadecimal of fixed width, so names order as numbers do.
+//! - An attempt takes at most `attempt_timeout`, a request at most `patience`; then it is `Io`.
+//!
+//! It does not know what objects mean.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use tokio::time::Instant;
+
+use super::{config::Config, format::NUMBER_MAX, pace::Pace};
+use crate::{Error, LogEpoch, LogUuid};
+
+/// A bucket and a prefix in it, with what all requests share. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// For messages.
+    pub(crate) place: Arc<str>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) pace: Arc<Pace>,
+}
+
+/// What an object's name says that it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Name {
+    Object(LogUuid, LogEpoch, u64),
+    Mark(u64),
+    Probe,
+}
+
+const MARKS: &str = "marks";
+const PROBE: &str = "probe";
+
+impl Folder {
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        place: Arc<str>,
+        config: Arc<Config>,
+        seed: u128,
+    ) -> Self {
+        let pace = Arc::new(Pace::new(&config, seed));
+        Self {
+            store,
+            prefix,
+            place,
+            config,
+            pace,
+        }
+    }
+
+    pub(crate) fn path(&self, name: Name) -> Path {
+        match name {
+            Name::Object(log, epoch, number) => self
+                .prefix
+                .clone()
+                .join(log.to_string())
+                .join(format!("{:016x}", epoch.get()))
+                .join(format!("{number:016x}")),
+            Name::Mark(number) => self
+                .prefix
+                .clone()
+                .join(MARKS)
+                .join(format!("{number:016x}")),
+            Name::Probe => self.prefix.clone().join(PROBE),
+        }
+    }
+
+    /// What a path under the prefix names; `None` if this log makes no such name.
+    fn name(&self, path: &Path) -> Option<Name> {
+        let parts: Vec<_> = path.prefix_match(&self.prefix)?.collect();
+        let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
+        match parts[..] {
+            [PROBE] => Some(Name::Probe),
+            [MARKS, number] => Some(Name::Mark(hex(number)?)),
+            [log, epoch, number] => {
+                let epoch = LogEpoch::new(hex(epoch)?);
+                let number = hex(number).filter(|number| *number <= NUMBER_MAX)?;
+                Some(Name::Object(log.parse().ok()?, epoch, number))
+            }
+            _ => None,
+        }
+    }
+
+    /// Calls `each` for every name of this log under `part` of the prefix, with its size, in no certain order.
+    pub(crate) async fn list(
+        &self,
+        part: Option<&'static str>,
+        mut each: impl FnMut(Name, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let under = match part {
+            Some(part) => self.prefix.clone().join(part),
+            None => self.prefix.clone(),
+        };
+        let mut names = self
+            .patiently("list", &under, || async {
+                // Each page has a time-out of its own; a listing that breaks begins again.
+                let mut found = Vec::new();
+                let mut listed = self.store.list(Some(&under));
+                while let Some(meta) = self.within(listed.try_next()).await? {
+                    found.extend(self.name(&meta.location).map(|name| (name, meta.size)));
+                    if found.len() > LISTED_MAX {
+                        break;
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        if names.len() > LISTED_MAX {
+            let what = format!("more than {LISTED_MAX} objects; is the prefix the log's alone?");
+            return Err(self.io("list", &under, io::Error::other(what)));
+        }
+        names.sort_unstable_by_key(|(name, _)| match *name {
+            Name::Object(log, epoch, number) => (log.get(), epoch.get(), number),
+            Name::Mark(number) => (0, 0, number),
+            Name::Probe => (0, 0, 0),
+        });
+        names
+            .into_iter()
+            .try_for_each(|(name, size)| each(name, size))
+    }
+
+    /// The marks alone.
+    pub(crate) const fn marks() -> Option<&'static str> {
+        Some(MARKS)
+    }
+
+    /// A whole object, if it is there: one attempt.
+    pub(crate) async fn get_once(&self, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        let get = async {
+            match self.store.get(path).await {
+                Ok(found) => found.bytes().await.map(Some),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.within(get).await
+    }
+
+    /// A whole object, if it is there.
+    pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+        self.patiently("read", path, || self.get_once(path)).await
+    }
+
+    /// Deletes what is there of `paths`, in batches where the store has them; one attempt. The number that could not be deleted.
+    pub(crate) async fn delete(&self, paths: Vec<Path>) -> usize {
+        let (asked, mut gone) = (paths.len(), 0);
+        let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut deleted = self.store.delete_stream(paths);
+        let timeout = self.config.attempt_timeout;
+        while let Ok(Some(result)) = tokio::time::timeout(timeout, deleted.next()).await {
+            gone += usize::from(matches!(
+                result,
+                Ok(_) | Err(object_store::Error::NotFound { .. })
+            ));
+        }
+        asked.saturating_sub(gone)
+    }
+
+    /// One attempt, within the time for one.
+    pub(crate) async fn within<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, object_store::Error>>,
+    ) -> Result<T, object_store::Error> {
+        let timeout = self.config.attempt_timeout;
+        match tokio::time::timeout(timeout, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(unanswered(timeout)),
+        }
+    }
+
+    /// Attempts until one succeeds, fails for good, or patience is over.
+    async fn patiently<T, F>(
+        &self,
+        op: &'static str,
+        path: &Path,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, object_store::Error>>,
+    {
+        let until = Instant::now() + self.config.patience;
+        let mut failed = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            failed += 1;
+            let wait = self.pace.wait(failed);
+            if !may_pass(&error) || Instant::now() + wait > until {
+                return Err(self.io(op, path, io::Error::other(error)));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// An error of the store.
+    pub(crate) fn io(&self, op: &'static str, path: &Path, source: io::Error) -> Error {
+        Error::Io {
+            op,
+            place: format!("{path} of {}", self.place),
+            source: Arc::new(source),
+        }
+    }
+}
+
+/// Names that one listing may give.
+const LISTED_MAX: usize = 1 << 20;
+
+/// Whether the same request may succeed later.
+pub(crate) fn may_pass(error: &object_store::Error) -> bool {
+    use object_store::Error as Store;
+    matches!(
+        error,
+        Store::Generic { .. }
+            | Store::JoinError { .. }
+            | Store::AlreadyExists { .. }
+            | Store::Precondition { .. }
+    )
+}
+
+fn unanswered(timeout: Duration) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "log",
+        source: format!("no answer within {timeout:?}").into(),
+    }
+}
+
+/// A number as this log writes it: 16 lower-case digits.
+fn hex(text: &str) -> Option<u64> {
+    let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    u64::from_str_radix(text, 16).ok().filter(|_| plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn names_come_back_from_their_paths_and_order_as_numbers_do() {
+        let folder = Folder::new(
+            Arc::new(InMemory::new()),
+            Path::from("a/b"),
+            "x".into(),
+            Arc::default(),
+            1,
+        );
+        let log = LogUuid::new(0xfe);
+        for name in [
+            Name::Probe,
+            Name::Mark(31),
+            Name::Object(log, LogEpoch::new(7), 1 << 35),
+        ] {
+            assert_eq!(folder.name(&folder.path(name)), Some(name));
+        }
+        let path = |number| folder.path(Name::Object(log, LogEpoch::new(7), number));
+        assert_eq!(
+            path(0x1f).as_ref(),
+            "a/b/000000000000000000000000000000fe/0000000000000007/000000000000001f"
+        );
+        assert!(path(9) < path(10) && path(255) < path(256));
+        for other in [
+            "a/b/marks/1",
+            "a/b/marks/000000000000001F",
+            "a/c/probe",
+            "a/b/x/y",
+        ] {
+            assert_eq!(folder.name(&Path::from(other)), None, "{other}");
+        }
+    }
+}

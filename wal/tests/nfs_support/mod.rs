@@ -1,0 +1,133 @@
+//! What the tests of the NFS log share: hosts of a model directory, records that say their number, and lives of a log.
+
+use std::{future::Future, ops::Range, sync::Arc};
+
+use wal::{
+    Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay, block,
+    nfs::{Config, NfsLog},
+    testing::{Hear, ModelHost, RuntimeClock},
+};
+
+pub const CAPACITY: u64 = 16 * 4096;
+
+pub fn config() -> Config {
+    Config {
+        commits: block::Config {
+            commit_bytes_max: 8192,
+            in_flight_max: 3,
+            overlap_bytes: 0,
+            slab_bytes: 16_384,
+            ..block::Config::default()
+        },
+        ..Config::default()
+    }
+}
+
+/// Runs a case on a paused runtime of its own: what it leaves behind ends with it.
+pub fn run<T>(case: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(case)
+}
+
+pub fn fresh() -> LogState {
+    let identity = Identity {
+        cluster: 1,
+        log: LogUuid::new(0xabc << 64 | 5),
+        node: 3,
+    };
+    LogState::new(identity, LogEpoch::new(1))
+}
+
+/// The log as one host sees it.
+pub fn log_on<M: Clone + Send + std::fmt::Debug + 'static>(host: &ModelHost<M>) -> NfsLog {
+    log_of(host, CAPACITY)
+}
+
+pub fn log_of<M: Clone + Send + std::fmt::Debug + 'static>(
+    host: &ModelHost<M>,
+    capacity: u64,
+) -> NfsLog {
+    let clock = RuntimeClock::default();
+    NfsLog::on(Arc::new(host.clone()), capacity)
+        .with_config(config())
+        .with_clock(Arc::new(clock))
+}
+
+/// A record says its number, and all its bytes follow from it.
+pub fn payload(record: u32, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len)
+        .map(|i| (record as usize * 7 + i * 13 + i / 256) as u8)
+        .collect();
+    bytes.splice(..4, record.to_be_bytes());
+    bytes
+}
+
+pub fn name_of(bytes: &[u8]) -> u32 {
+    let record = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+    assert_eq!(
+        bytes,
+        payload(record, bytes.len()),
+        "W4: record {record} is not what was appended"
+    );
+    record
+}
+
+pub async fn replayed(replay: &mut dyn Replay) -> Vec<u32> {
+    let mut back = Vec::new();
+    while let Some(piece) = replay.next().await.unwrap() {
+        back.extend(piece.iter().map(|r| name_of(&r.payload)));
+    }
+    back
+}
+
+pub fn append(log: &dyn Log, record: u32, len: usize) -> Result<Range<Position>, Error> {
+    Hear::append(log, &[&payload(record, len)])
+}
+
+pub fn heard(hear: &Hear) -> Vec<u32> {
+    hear.heard()
+        .records
+        .iter()
+        .map(|r| name_of(&r.payload))
+        .collect()
+}
+
+/// An opening, with what it replayed.
+pub struct Opened {
+    pub back: Vec<u32>,
+    pub replay: Box<dyn Replay>,
+}
+
+pub async fn open(log: &NfsLog, state: &LogState) -> Result<Opened, Error> {
+    let mut replay = log.open(state).await?;
+    let back = replayed(&mut *replay).await;
+    Ok(Opened { back, replay })
+}
+
+/// A life that takes appends.
+pub struct Life {
+    pub back: Vec<u32>,
+    pub log: Arc<dyn Log>,
+    pub hear: Arc<Hear>,
+}
+
+impl Opened {
+    pub async fn start(self, state: &mut LogState) -> Result<Life, Error> {
+        state.begin(self.replay.ends(), self.replay.start_position());
+        let hear = Hear::new();
+        let log = self.replay.start(Arc::clone(&hear) as _).await?;
+        Ok(Life {
+            back: self.back,
+            log,
+            hear,
+        })
+    }
+}
+
+pub fn grant_next(state: &mut LogState) {
+    state.grant(LogEpoch::new(state.epoch.get() + 1));
+}
