@@ -8,9 +8,9 @@ use wal::{
     testing::{Hear, ModelHost, RuntimeClock},
 };
 
-pub const CAPACITY: u64 = 16 * 4096;
+pub(crate) const CAPACITY: u64 = 16 * 4096;
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         commits: block::Config {
             commit_bytes_max: 8192,
@@ -24,7 +24,7 @@ pub fn config() -> Config {
 }
 
 /// Runs a case on a paused runtime of its own: what it leaves behind ends with it.
-pub fn run<T>(case: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(case: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -33,7 +33,7 @@ pub fn run<T>(case: impl Future<Output = T>) -> T {
         .block_on(case)
 }
 
-pub fn fresh() -> LogState {
+pub(crate) fn fresh() -> LogState {
     let identity = Identity {
         cluster: 1,
         log: LogUuid::new(0xabc << 64 | 5),
@@ -43,11 +43,11 @@ pub fn fresh() -> LogState {
 }
 
 /// The log as one host sees it.
-pub fn log_on<M: Clone + Send + std::fmt::Debug + 'static>(host: &ModelHost<M>) -> NfsLog {
+pub(crate) fn log_on<M: Clone + Send + std::fmt::Debug + 'static>(host: &ModelHost<M>) -> NfsLog {
     log_of(host, CAPACITY)
 }
 
-pub fn log_of<M: Clone + Send + std::fmt::Debug + 'static>(
+pub(crate) fn log_of<M: Clone + Send + std::fmt::Debug + 'static>(
     host: &ModelHost<M>,
     capacity: u64,
 ) -> NfsLog {
@@ -58,7 +58,7 @@ pub fn log_of<M: Clone + Send + std::fmt::Debug + 'static>(
 }
 
 /// A record says its number, and all its bytes follow from it.
-pub fn payload(record: u32, len: usize) -> Vec<u8> {
+pub(crate) fn payload(record: u32, len: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..len)
         .map(|i| (record as usize * 7 + i * 13 + i / 256) as u8)
         .collect();
@@ -66,7 +66,7 @@ pub fn payload(record: u32, len: usize) -> Vec<u8> {
     bytes
 }
 
-pub fn name_of(bytes: &[u8]) -> u32 {
+pub(crate) fn name_of(bytes: &[u8]) -> u32 {
     let record = u32::from_be_bytes(bytes[..4].try_into().unwrap());
     assert_eq!(
         bytes,
@@ -76,7 +76,7 @@ pub fn name_of(bytes: &[u8]) -> u32 {
     record
 }
 
-pub async fn replayed(replay: &mut dyn Replay) -> Vec<u32> {
+pub(crate) async fn replayed(replay: &mut dyn Replay) -> Vec<u32> {
     let mut back = Vec::new();
     while let Some(piece) = replay.next().await.unwrap() {
         back.extend(piece.iter().map(|r| name_of(&r.payload)));
@@ -84,11 +84,11 @@ pub async fn replayed(replay: &mut dyn Replay) -> Vec<u32> {
     back
 }
 
-pub fn append(log: &dyn Log, record: u32, len: usize) -> Result<Range<Position>, Error> {
+pub(crate) fn append(log: &dyn Log, record: u32, len: usize) -> Result<Range<Position>, Error> {
     Hear::append(log, &[&payload(record, len)])
 }
 
-pub fn heard(hear: &Hear) -> Vec<u32> {
+pub(crate) fn heard(hear: &Hear) -> Vec<u32> {
     hear.heard()
         .records
         .iter()
@@ -97,26 +97,26 @@ pub fn heard(hear: &Hear) -> Vec<u32> {
 }
 
 /// An opening, with what it replayed.
-pub struct Opened {
-    pub back: Vec<u32>,
-    pub replay: Box<dyn Replay>,
+pub(crate) struct Opened {
+    pub(crate) back: Vec<u32>,
+    pub(crate) replay: Box<dyn Replay>,
 }
 
-pub async fn open(log: &NfsLog, state: &LogState) -> Result<Opened, Error> {
+pub(crate) async fn open(log: &NfsLog, state: &LogState) -> Result<Opened, Error> {
     let mut replay = log.open(state).await?;
     let back = replayed(&mut *replay).await;
     Ok(Opened { back, replay })
 }
 
 /// A life that takes appends.
-pub struct Life {
-    pub back: Vec<u32>,
-    pub log: Arc<dyn Log>,
-    pub hear: Arc<Hear>,
+pub(crate) struct Life {
+    pub(crate) back: Vec<u32>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) hear: Arc<Hear>,
 }
 
 impl Opened {
-    pub async fn start(self, state: &mut LogState) -> Result<Life, Error> {
+    pub(crate) async fn start(self, state: &mut LogState) -> Result<Life, Error> {
         state.begin(self.replay.ends(), self.replay.start_position());
         let hear = Hear::new();
         let log = self.replay.start(Arc::clone(&hear) as _).await?;
@@ -128,6 +128,6 @@ impl Opened {
     }
 }
 
-pub fn grant_next(state: &mut LogState) {
+pub(crate) fn grant_next(state: &mut LogState) {
     state.grant(LogEpoch::new(state.epoch.get() + 1));
 }

@@ -2,20 +2,16 @@
 //!
 //! Each time: whatever an owner ever acknowledges is in what its successor replays (W5), and who lost the log knows it and by whom (W6).
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
-
-#[allow(unreachable_pub, reason = "a module of several tests")]
-mod nfs_support;
-
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use nfs_support::*;
 use tokio::time::sleep;
 use wal::{
     Backend, Error, LogState,
     nfs::{Config, Directory},
     testing::{DirectoryFault, ModelDirectory, ModelHost, RuntimeClock},
 };
+
+use crate::support::*;
 
 const LEASE: Duration = Duration::from_secs(10);
 /// More than all that a host does at once takes.

@@ -1,0 +1,6 @@
+//! The NFS log in model directories, where hosts sleep, servers lose their power, and answers are lost; all in one thread, on a paused clock.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
+
+mod support;
+mod zombies;
