@@ -11,6 +11,7 @@ mod faulty_device;
 mod hear;
 mod memory_device;
 mod model_directory;
+mod model_store;
 mod recording_device;
 mod runtime_clock;
 
@@ -21,5 +22,6 @@ pub use memory_device::MemoryDevice;
 pub use model_directory::{
     Change, DirectoryFault, DirectoryImage, ModelDirectory, ModelHost, Step,
 };
+pub use model_store::{Asked, Lie, ModelStore, Objects, Request, StoreStep, Waiting};
 pub use recording_device::{Operation, RecordingDevice};
 pub use runtime_clock::RuntimeClock;

@@ -19,7 +19,7 @@ use super::{
     folder::{Folder, Name},
     format::Header,
     listing::Garbage,
-    mark::Mark,
+    mark::{self, Mark},
     pipeline::{Author, Event, Next, Pipeline, Request},
     put::{Manner, Settled},
 };
@@ -234,7 +234,7 @@ impl Driver {
 
     async fn mark_closed(&self) -> Result<(), Error> {
         let mark = Mark {
-            closed: true,
+            event: mark::Event::Closed,
             identity: self.author.identity.clone(),
             epoch: self.author.epoch,
             position: self.core.live.lock().durable_end().get(),

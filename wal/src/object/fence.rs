@@ -23,12 +23,10 @@ use super::{
 };
 use crate::{EpochState, Error, Identity, LogEpoch, Position};
 
-/// Fences in one round.
+/// Fences in one round, all at once.
 const WIDTH_MAX: usize = 256;
 /// Rounds before an owner that stays ahead is given up on: it would have put some thousand objects in between.
 const ROUNDS_MAX: usize = 24;
-/// Requests at once.
-const REQUESTS: usize = 32;
 
 /// An epoch whose end is settled.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -207,7 +205,7 @@ impl Fencer<'_> {
                 (false, _) => {}
             }
             let puts = missing.into_iter().map(|n| self.put_fence((epoch, n)));
-            let puts = stream::iter(puts).buffer_unordered(REQUESTS);
+            let puts = stream::iter(puts).buffer_unordered(WIDTH_MAX);
             found.extend(puts.try_collect::<Vec<_>>().await?);
         }
         let path = self

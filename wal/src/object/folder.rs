@@ -5,7 +5,7 @@
 //!
 //! It does not know what objects mean.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -16,7 +16,7 @@ use super::{config::Config, format::NUMBER_MAX, pace::Pace};
 use crate::{Error, LogEpoch, LogUuid};
 
 /// A bucket and a prefix in it, with what all requests share. Clones share everything.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Folder {
     pub(crate) store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -24,6 +24,13 @@ pub(crate) struct Folder {
     pub(crate) place: Arc<str>,
     pub(crate) config: Arc<Config>,
     pub(crate) pace: Arc<Pace>,
+}
+
+/// Without the store: its debug form may hold a part of the credentials.
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Folder({})", self.place)
+    }
 }
 
 /// What an object's name says that it is.

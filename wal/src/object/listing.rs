@@ -96,27 +96,35 @@ pub(crate) async fn newest_mark(
         };
         let path = folder.path(Name::Mark(number));
         if let Some(bytes) = folder.get(&path).await? {
-            return match Mark::decode(&bytes) {
-                Ok(mark) => Ok(Some((number, mark))),
-                Err(Unreadable::Version(found)) => Err(Error::UnknownFormat {
-                    place: folder.place.to_string(),
-                    found,
-                    known: Mark::VERSION,
-                }),
-                Err(Unreadable::Damaged(what)) => Err(Error::Corrupt {
-                    position: Position::default(),
-                    what: format!(
-                        "{path} of {}: {what}; nothing was overwritten",
-                        folder.place
-                    ),
-                }),
-            };
+            let mark = decode_mark(folder, number, &bytes)?;
+            return Ok(Some((number, mark)));
         }
         marks = list_marks(folder).await?;
     }
     let path = folder.path(Name::Mark(marks.last().copied().unwrap_or_default()));
     let gone = std::io::Error::other("listed, and not there when read");
     Err(folder.io("read", &path, gone))
+}
+
+/// A mark that was read.
+pub(crate) fn decode_mark(folder: &Folder, number: u64, bytes: &[u8]) -> Result<Mark, Error> {
+    Mark::decode(bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Version(found) => Error::UnknownFormat {
+            place: folder.place.to_string(),
+            found,
+            known: Mark::VERSION,
+        },
+        Unreadable::Damaged(what) => {
+            let path = folder.path(Name::Mark(number));
+            Error::Corrupt {
+                position: Position::default(),
+                what: format!(
+                    "{path} of {}: {what}; nothing was overwritten",
+                    folder.place
+                ),
+            }
+        }
+    })
 }
 
 /// The marks' numbers.

@@ -1,7 +1,8 @@
 //! Marks: what a place says of itself, as a chain of small objects under consecutive numbers. `docs/format.md`, "Object log".
 //!
 //! - A mark is made with put-if-absent after the one before it; the highest counts, and is never deleted.
-//! - An epoch's start is marked before its first commit; its close directly after its own start, or not at all.
+//! - That a log was made is marked before anything is recorded of it, an epoch's start before its first commit; its close directly after its own
+//!   start, or not at all.
 //!
 //! A mark guards against mistakes (a wrong place, a forgotten state); it fences nobody.
 
@@ -16,12 +17,23 @@ const CRC_AT: usize = LEN - 4;
 
 const _: () = assert!(8 + 4 + 1 + 3 + 16 + 16 + 3 * 8 + 16 + 4 + 4 == LEN);
 
+/// What a mark says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// The log was made; nothing was started.
+    Made,
+    /// The epoch was started.
+    Started,
+    /// The epoch was closed, and owes nothing.
+    Closed,
+}
+
 /// One mark.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
-    /// The epoch was closed and owed nothing; else it was started.
-    pub(crate) closed: bool,
+    pub(crate) event: Event,
     pub(crate) identity: Identity,
+    /// 0 if none was started.
     pub(crate) epoch: LogEpoch,
     /// Where the epoch began, or where it ended if it was closed.
     pub(crate) position: u64,
@@ -42,7 +54,11 @@ impl Mark {
         let mut to = BytesMut::with_capacity(LEN);
         to.put_slice(&MAGIC);
         to.put_u32(VERSION);
-        to.put_u8(if self.closed { 2 } else { 1 });
+        to.put_u8(match self.event {
+            Event::Started => 1,
+            Event::Closed => 2,
+            Event::Made => 3,
+        });
         to.put_bytes(0, 3);
         to.put_u128(self.identity.cluster);
         to.put_u128(self.identity.log.get());
@@ -72,9 +88,15 @@ impl Mark {
         if version != VERSION {
             return Err(Unreadable::Version(version));
         }
-        let kind = from.get_u32();
+        let contradiction = || Unreadable::Damaged("a mark that contradicts itself".to_owned());
+        let event = match from.get_u32() {
+            0x0100_0000 => Event::Started,
+            0x0200_0000 => Event::Closed,
+            0x0300_0000 => Event::Made,
+            _ => return Err(contradiction()),
+        };
         let mark = Self {
-            closed: kind == 0x0200_0000,
+            event,
             identity: Identity {
                 cluster: from.get_u128(),
                 log: LogUuid::new(from.get_u128()),
@@ -84,10 +106,10 @@ impl Mark {
             position: from.get_u64(),
             incarnation: from.get_u128(),
         };
-        let known = matches!(kind, 0x0100_0000 | 0x0200_0000);
-        if !known || from.get_u32() != 0 || mark.position >= 1 << 62 {
-            let what = "a mark that contradicts itself".to_owned();
-            return Err(Unreadable::Damaged(what));
+        let blank = mark.epoch.get() == 0 && mark.position == 0;
+        let sound = mark.position < 1 << 62 && (event != Event::Made || blank);
+        if from.get_u32() != 0 || !sound {
+            return Err(contradiction());
         }
         Ok(mark)
     }
@@ -95,8 +117,8 @@ impl Mark {
     pub(crate) fn claim(&self) -> Claim {
         Claim {
             identity: self.identity.clone(),
-            epoch: Some(self.epoch),
-            closed: self.closed,
+            epoch: (self.event != Event::Made).then_some(self.epoch),
+            closed: self.event != Event::Started,
         }
     }
 }
@@ -107,7 +129,7 @@ mod tests {
 
     fn mark() -> Mark {
         Mark {
-            closed: false,
+            event: Event::Started,
             identity: Identity {
                 cluster: 1,
                 log: LogUuid::new(2),
@@ -137,10 +159,19 @@ mod tests {
         assert_eq!(&bytes[..], &expected[..]);
         assert_eq!(Mark::decode(&bytes), Ok(mark()));
         let closed = Mark {
-            closed: true,
+            event: Event::Closed,
             ..mark()
         };
+        assert_eq!(closed.encode()[12], 2);
         assert_eq!(Mark::decode(&closed.encode()), Ok(closed));
+        let made = Mark {
+            event: Event::Made,
+            epoch: LogEpoch::new(0),
+            position: 0,
+            ..mark()
+        };
+        assert_eq!(made.encode()[12], 3);
+        assert_eq!(Mark::decode(&made.encode()), Ok(made));
     }
 
     #[test]

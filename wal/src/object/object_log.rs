@@ -5,9 +5,12 @@
 //!
 //! Without the caller's state it knows nothing: no object says of itself that it is owed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -16,12 +19,13 @@ use object_store::{ObjectStore, path::Path};
 use super::{
     config::Config,
     fence::{Extent, Fencer},
-    folder::Folder,
+    folder::{Folder, Name},
     format::{number_after, number_of, position_of},
-    listing::{Garbage, Listing, list_marks, newest_mark},
-    mark::Mark,
+    listing::{Garbage, Listing, decode_mark, list_marks, newest_mark},
+    mark::{Event, Mark},
     pipeline::Author,
     probe::probe,
+    put::Settled,
     replay::ObjectReplay,
 };
 use crate::{
@@ -31,6 +35,8 @@ use crate::{
 
 /// Positions of a state are below this.
 const POSITION_MAX: u64 = 1 << 62;
+/// Logs that others may make at one place while an opening looks at it.
+const MAKES: usize = 16;
 
 /// A log in a bucket: at most one under a prefix, which must be the log's alone.
 ///
@@ -50,7 +56,7 @@ const POSITION_MAX: u64 = 1 << 62;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ObjectLog {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -59,6 +65,16 @@ pub struct ObjectLog {
     /// Counts openings, so that two of one process are told apart.
     openings: Arc<AtomicU64>,
     config: Arc<Config>,
+}
+
+/// Without the store: its debug form may hold a part of the credentials (lesson 28).
+impl fmt::Debug for ObjectLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectLog")
+            .field("url", &self.url)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ObjectLog {
@@ -117,7 +133,7 @@ impl Backend for ObjectLog {
         let marks = list_marks(&folder).await?;
         Ok(match newest_mark(&folder, marks).await? {
             None => Found::Blank,
-            Some((_, mark)) if mark.closed => Found::Closed(mark.identity),
+            Some((_, mark)) if mark.claim().closed => Found::Closed(mark.identity),
             Some((_, mark)) => Found::Live(mark.identity),
         })
     }
@@ -130,20 +146,19 @@ impl Backend for ObjectLog {
         let incarnation = self.incarnation.wrapping_add(u128::from(opening));
         let folder = self.folder(incarnation);
         let listing = Listing::of(&folder, state.identity.log).await?;
-        let mark = newest_mark(&folder, listing.marks.clone()).await?;
-        let claim = mark.as_ref().map(|(_, mark)| mark.claim());
-        let admission = admit(&self.url, claim.as_ref(), state)?;
-        let resumed = mark.as_ref().map(|(_, mark)| mark);
-        let resumed = resumed.filter(|_| admission == Admission::Resume);
-        agrees(&self.url, resumed, state)?;
+        let newest = newest_mark(&folder, listing.marks.clone()).await?;
+        let claim = newest.as_ref().map(|(_, mark)| mark.claim());
+        admit(&self.url, claim.as_ref(), state)?;
         probe(&folder, state.identity.log, &listing).await?;
+        let (number, mark) = make(&folder, newest, state, incarnation).await?;
+        agrees(&self.url, &mark, state)?;
         let fencer = Fencer {
             folder: &folder,
             identity: &state.identity,
             epoch: state.epoch,
             incarnation,
         };
-        let first = resumed.map_or(0, |mark| number_after(mark.position));
+        let first = number_after(mark.position);
         let (extents, start) = settle(&fencer, state, &listing, first).await?;
         let garbage = garbage(&listing, state, &extents);
         let author = Author {
@@ -151,12 +166,47 @@ impl Backend for ObjectLog {
             epoch: state.epoch,
             incarnation,
         };
-        let mark = mark.map(|(number, _)| number);
         let start = position_of(start);
         Ok(Box::new(ObjectReplay::new(
-            folder, author, start, extents, mark, garbage,
+            folder, author, start, extents, number, garbage,
         )))
     }
+}
+
+/// The newest mark if it admits `state`, or a new one that says that the log was made and owes nothing: a start that is recorded after this may
+/// never be marked.
+async fn make(
+    folder: &Folder,
+    mut newest: Option<(u64, Mark)>,
+    state: &LogState,
+    incarnation: u128,
+) -> Result<(u64, Mark), Error> {
+    let made = Mark {
+        event: Event::Made,
+        identity: state.identity.clone(),
+        epoch: LogEpoch::default(),
+        position: 0,
+        incarnation,
+    };
+    for _ in 0..MAKES {
+        let claim = newest.as_ref().map(|(_, mark)| mark.claim());
+        let admission = admit(&folder.place, claim.as_ref(), state)?;
+        let number = match newest {
+            Some(newest) if admission == Admission::Resume => return Ok(newest),
+            Some((number, _)) => number + 1,
+            None => 0,
+        };
+        let path = folder.path(Name::Mark(number));
+        let mark = match folder.put_patiently(&path, &made.encode()).await? {
+            Settled::Ours => return Ok((number, made)),
+            // Somebody else at this moment. Each round finds one more mark that no longer changes.
+            Settled::Theirs(found) => decode_mark(folder, number, &found)?,
+        };
+        newest = Some((number, mark));
+    }
+    let path = folder.path(Name::Mark(0));
+    let many = std::io::Error::other("others keep making logs here");
+    Err(folder.io("mark", &path, many))
 }
 
 /// Settles every owed epoch, ascending, and gives the number that the granted one begins with, at least `first`.
@@ -211,10 +261,10 @@ fn bounded(state: &LogState) -> Result<(), Error> {
 }
 
 /// The state's first trim of the newest epoch is where its mark says that it began, or above.
-fn agrees(place: &str, mark: Option<&Mark>, state: &LogState) -> Result<(), Error> {
-    let Some(mark) = mark.filter(|mark| !mark.closed) else {
+fn agrees(place: &str, mark: &Mark, state: &LogState) -> Result<(), Error> {
+    if mark.event != Event::Started {
         return Ok(());
-    };
+    }
     let below = |epoch: LogEpoch, trim: u64| epoch == mark.epoch && trim < mark.position;
     match state.started().find(|e| below(e.epoch, e.trim.get())) {
         None => Ok(()),

@@ -18,8 +18,8 @@ use super::{
     fence::{Extent, flawed, read},
     folder::{Folder, Name},
     format::{Flaw, HEADER_LEN, Header, Kind, PREFIX_LEN, position_of},
-    listing::Garbage,
-    mark::{Mark, Unreadable},
+    listing::{Garbage, decode_mark},
+    mark::{Event, Mark},
     pipeline::{Author, Kept, Pipeline},
     put::Settled,
 };
@@ -40,8 +40,8 @@ pub(crate) struct ObjectReplay {
     ends: Vec<EpochEnd>,
     /// What replays, in order.
     objects: Vec<Kept>,
-    /// The number of the newest mark, if there is one.
-    mark: Option<u64>,
+    /// The number of the newest mark.
+    mark: u64,
     garbage: Vec<Garbage>,
     /// The next object to ask for.
     next: usize,
@@ -69,7 +69,7 @@ impl ObjectReplay {
         author: Author,
         start: u64,
         extents: Vec<Extent>,
-        mark: Option<u64>,
+        mark: u64,
         garbage: Vec<Garbage>,
     ) -> Self {
         let ends = extents.iter().map(|extent| EpochEnd {
@@ -174,40 +174,24 @@ impl ObjectReplay {
     /// Marks the start after the newest mark; the number of the mark.
     async fn mark_start(&mut self) -> Result<u64, Error> {
         let mark = Mark {
-            closed: false,
+            event: Event::Started,
             identity: self.author.identity.clone(),
             epoch: self.author.epoch,
             position: self.start,
             incarnation: self.author.incarnation,
         };
-        let first = self.mark.map_or(0, |newest| newest + 1);
+        let first = self.mark + 1;
         for number in (first..).take(MARKS_PASSED) {
             let path = self.folder.path(Name::Mark(number));
             let found = match self.folder.put_patiently(&path, &mark.encode()).await? {
                 Settled::Ours => return Ok(number),
                 Settled::Theirs(found) => found,
             };
-            match Mark::decode(&found) {
-                // Of an owner that was fenced before: it closed, or started late.
-                Ok(other)
-                    if other.epoch < mark.epoch && other.identity.log == mark.identity.log => {}
-                Ok(other) => {
-                    let by = format!("epoch {} of {}", other.epoch, other.identity);
-                    return Err(Error::Fenced { by });
-                }
-                Err(Unreadable::Version(found)) => {
-                    return Err(Error::UnknownFormat {
-                        place: format!("{path} of {}", self.folder.place),
-                        found,
-                        known: Mark::VERSION,
-                    });
-                }
-                Err(Unreadable::Damaged(what)) => {
-                    return Err(Error::Corrupt {
-                        position: Position::new(self.start),
-                        what: format!("{path} of {}: {what}", self.folder.place),
-                    });
-                }
+            let other = decode_mark(&self.folder, number, &found)?;
+            // Of an owner that was fenced before: it closed, or started late.
+            if other.epoch >= mark.epoch || other.identity.log != mark.identity.log {
+                let by = format!("epoch {} of {}", other.epoch, other.identity);
+                return Err(Error::Fenced { by });
             }
         }
         let path = self.folder.path(Name::Mark(first));
@@ -254,7 +238,7 @@ impl Replay for ObjectReplay {
         let mark = self.mark_start().await?;
         // From here on this mark is the newest.
         let mut garbage = self.garbage;
-        garbage.extend((self.mark.unwrap_or(mark)..mark).map(Garbage::Mark));
+        garbage.extend((self.mark..mark).map(Garbage::Mark));
         let pipeline = Pipeline::new(
             Arc::clone(&self.folder.config),
             self.author.clone(),

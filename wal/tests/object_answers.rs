@@ -1,0 +1,639 @@
+//! What an object log makes of its store's answers: ambiguous ones are neither failures nor acknowledgements (W6), and it asks for no more than it needs
+//! (lessons 22 to 24, 27).
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
+
+use std::{sync::Arc, time::Duration};
+
+use object_store::{
+    ObjectStore,
+    path::Path,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
+use tokio::time::{Instant, advance};
+use wal::{
+    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position,
+    object::{Config, ObjectLog},
+    testing::{Asked, Hear, Lie, ModelStore, Request, Waiting},
+};
+
+type Store = ModelStore;
+
+async fn settle() {
+    for _ in 0..40 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn state() -> LogState {
+    let identity = Identity {
+        cluster: 1,
+        log: LogUuid::new(2),
+        node: 3,
+    };
+    LogState::new(identity, LogEpoch::new(1))
+}
+
+async fn start(
+    store: Arc<dyn ObjectStore>,
+    config: Config,
+    state: &mut LogState,
+) -> (Arc<dyn Log>, Arc<Hear>) {
+    let place = ObjectLog::new(store, "wal", 9).unwrap().with_config(config);
+    let replay = place.open(state).await.unwrap();
+    state.begin(replay.ends(), replay.start_position());
+    let hear = Hear::new();
+    let log = replay.start(Arc::clone(&hear) as _).await.unwrap();
+    (log, hear)
+}
+
+/// A log with one record on its way.
+async fn one_put(config: Config) -> (Store, Arc<dyn Log>, Arc<Hear>) {
+    let store = Store::default();
+    let (log, hear) = start(store.host(1), config, &mut state()).await;
+    settle().await;
+    store.hold(1);
+    log.append(&[b"record"]).unwrap();
+    settle().await;
+    (store, log, hear)
+}
+
+fn unhedged() -> Config {
+    Config {
+        hedge_multiple: 0,
+        ..Config::default()
+    }
+}
+
+fn waits(store: &Store) -> Vec<Waiting> {
+    store
+        .waiting()
+        .into_iter()
+        .filter(|one| !one.answered)
+        .collect()
+}
+
+fn only(store: &Store) -> Waiting {
+    let waiting = waits(store);
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+    waiting.into_iter().next().unwrap()
+}
+
+async fn do_and_answer(store: &Store, id: u64) {
+    store.apply(id);
+    store.answer(id);
+    settle().await;
+}
+
+/// Everything from now on is answered, and what was acknowledged in the end is the one record, once.
+async fn acknowledged_once(store: &Store, hear: &Hear) {
+    settle().await;
+    assert_eq!(hear.count(), 1);
+    advance(Duration::from_secs(60)).await;
+    settle().await;
+    let heard = hear.heard();
+    assert_eq!(heard.records.len(), 1);
+    assert!(heard.failed.is_none(), "{:?}", heard.failed);
+    assert!(waits(store).is_empty(), "{:?}", waits(store));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_after_success_is_settled_by_reading() {
+    let (store, _log, hear) = one_put(unhedged()).await;
+    store.apply(only(&store).id);
+    advance(Duration::from_secs(11)).await;
+    settle().await;
+    advance(Duration::from_millis(10)).await;
+    settle().await;
+    do_and_answer(&store, only(&store).id).await;
+    assert_eq!(hear.count(), 0, "a conflict alone is no acknowledgement");
+    let get = only(&store);
+    assert!(matches!(get.request, Request::Get(_)), "{get:?}");
+    do_and_answer(&store, get.id).await;
+    acknowledged_once(&store, &hear).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_500_then_success_is_a_success_whether_or_not_the_first_took_effect() {
+    for applied in [false, true] {
+        let (store, _log, hear) = one_put(unhedged()).await;
+        let first = only(&store).id;
+        if applied {
+            store.apply(first);
+        }
+        store.lie(first, Lie::Unavailable);
+        settle().await;
+        assert!(
+            waits(&store).is_empty(),
+            "the next attempt waits for its back-off"
+        );
+        advance(Duration::from_millis(5)).await;
+        settle().await;
+        store.release(1);
+        do_and_answer(&store, only(&store).id).await;
+        acknowledged_once(&store, &hear).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_409_to_ones_own_hedge_is_no_failure() {
+    let (store, _log, hear) = one_put(Config::default()).await;
+    let first = only(&store).id;
+    advance(Duration::from_millis(1001)).await;
+    settle().await;
+    let waiting = waits(&store);
+    assert_eq!(waiting.len(), 2, "a put that takes long is hedged");
+    assert_eq!(
+        waiting[0].request, waiting[1].request,
+        "with the same bytes"
+    );
+    store.lie(waiting[1].id, Lie::Conflict);
+    settle().await;
+    // Nothing is there: the first is still on its way, and decides.
+    let get = waits(&store)
+        .into_iter()
+        .find(|one| one.id != first)
+        .unwrap();
+    do_and_answer(&store, get.id).await;
+    assert_eq!(hear.count(), 0);
+    do_and_answer(&store, first).await;
+    acknowledged_once(&store, &hear).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_412_of_ones_own_bytes_is_a_success_and_a_put_is_hedged_once() {
+    let (store, _log, hear) = one_put(Config::default()).await;
+    let first = only(&store).id;
+    for _ in 0..8 {
+        advance(Duration::from_millis(1001)).await;
+        settle().await;
+    }
+    let waiting = waits(&store);
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    store.apply(first);
+    do_and_answer(&store, waiting[1].id).await;
+    let get = waits(&store)
+        .into_iter()
+        .find(|one| one.id != first)
+        .unwrap();
+    do_and_answer(&store, get.id).await;
+    acknowledged_once(&store, &hear).await;
+    assert_eq!(store.asked(1).put - puts_of_an_opening().await, 2);
+}
+
+async fn puts_of_an_opening() -> u64 {
+    let store = Store::default();
+    let _life = start(store.host(1), Config::default(), &mut state()).await;
+    store.asked(1).put
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_that_cannot_be_read_is_asked_again() {
+    let (store, _log, hear) = one_put(unhedged()).await;
+    let first = only(&store).id;
+    store.apply(first);
+    store.lie(first, Lie::Conflict);
+    settle().await;
+    store.lie(only(&store).id, Lie::Unavailable);
+    settle().await;
+    advance(Duration::from_millis(5)).await;
+    settle().await;
+    store.release(1);
+    do_and_answer(&store, only(&store).id).await;
+    acknowledged_once(&store, &hear).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_for_minutes_fails_no_append() {
+    // Lesson 12: one 503 killed the process.
+    let (store, _log, hear) = one_put(unhedged()).await;
+    let mut attempts = 0;
+    for _ in 0..300 {
+        for one in waits(&store) {
+            let lie = if attempts % 2 == 0 {
+                Lie::Unavailable
+            } else {
+                Lie::Forbidden
+            };
+            store.lie(one.id, lie);
+            store.lose(one.id);
+            attempts += 1;
+        }
+        settle().await;
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+    assert!(attempts > 250, "{attempts} attempts in five minutes");
+    assert!(hear.heard().failed.is_none() && hear.count() == 0);
+    store.release(1);
+    do_and_answer(&store, only(&store).id).await;
+    acknowledged_once(&store, &hear).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn anothers_object_is_the_one_thing_that_fails_a_write_and_is_named() {
+    for (bytes, named) in [
+        (&b"something else"[..], "not of this log"),
+        (b"", "not of this log"),
+    ] {
+        let (store, log, hear) = one_put(unhedged()).await;
+        let put = only(&store);
+        let Request::Create(path, _) = put.request else {
+            panic!("{put:?}")
+        };
+        store.damage(|objects| drop(objects.insert(path, bytes.into())));
+        store.release(1);
+        do_and_answer(&store, put.id).await;
+        let failed = hear.heard().failed;
+        assert!(
+            matches!(&failed, Some(Error::Fenced { by }) if by.contains(named)),
+            "{failed:?}"
+        );
+        assert!(matches!(log.append(&[b"x"]), Err(Error::Fenced { .. })));
+        assert!(matches!(log.close().await, Err(Error::Fenced { .. })));
+    }
+}
+
+fn difference(before: Asked, after: Asked) -> [u64; 4] {
+    let Asked {
+        put,
+        get,
+        list,
+        delete,
+    } = after;
+    [
+        put - before.put,
+        get - before.get,
+        list - before.list,
+        delete - before.delete,
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_to_an_idle_log_is_one_put_and_an_idle_log_asks_nothing() {
+    // Lesson 23: a read before every acknowledgement. Lesson 24: an idle writer that keeps putting.
+    let store = Store::default();
+    let (log, hear) = start(store.host(1), Config::default(), &mut state()).await;
+    settle().await;
+    let before = store.asked(1);
+    for n in 1..=20 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    let after = store.asked(1);
+    assert_eq!(difference(before, after), [20, 0, 0, 0]);
+    for _ in 0..24 {
+        advance(Duration::from_secs(3600)).await;
+        settle().await;
+    }
+    assert_eq!(store.asked(1), after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_asks_a_handful_of_requests_whatever_the_log_holds() {
+    let (store, mut state) = (Store::default(), state());
+    let (log, hear) = start(store.host(1), Config::default(), &mut state).await;
+    for n in 1..=200 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    drop(log);
+    state.grant(LogEpoch::new(2));
+    let _life = start(store.host(2), Config::default(), &mut state).await;
+    let Asked { put, get, list, .. } = store.asked(2);
+    // Probe, fence, mark; the newest mark, the probe, the last object; one listing.
+    assert_eq!((put, get, list), (3, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trimmed_objects_are_deleted_in_batches() {
+    let store = Store::default();
+    let (log, hear) = start(store.host(1), Config::default(), &mut state()).await;
+    for n in 1..=2500 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    settle().await;
+    let before = store.asked(1);
+    let end = log.durable_end();
+    log.trim(end);
+    settle().await;
+    assert_eq!(difference(before, store.asked(1)), [0, 0, 0, 3]);
+    let left: Vec<_> = store
+        .objects()
+        .into_keys()
+        .filter(|p| is_commit(p))
+        .collect();
+    assert_eq!(
+        left.len(),
+        1,
+        "the object that the trim lies in stays: {left:?}"
+    );
+}
+
+fn is_commit(path: &Path) -> bool {
+    path.parts().count() == 4
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_that_fail_are_tried_again_and_an_append_does_not_wait_for_them() {
+    let store = Store::default();
+    let (log, hear) = start(store.host(1), Config::default(), &mut state()).await;
+    for n in 1..=3 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    settle().await;
+    store.hold(1);
+    log.trim(log.durable_end());
+    settle().await;
+    let delete = only(&store);
+    store.lie(delete.id, Lie::Unavailable);
+    store.lose(delete.id);
+    log.append(&[b"record"]).unwrap();
+    settle().await;
+    do_and_answer(&store, only(&store).id).await;
+    assert_eq!(hear.count(), 4);
+    store.release(1);
+    advance(Duration::from_secs(2)).await;
+    settle().await;
+    assert_eq!(store.objects().into_keys().filter(is_commit).count(), 2);
+}
+
+/// A store whose puts take so long.
+fn slow(store: &Store, put: Duration) -> Arc<dyn ObjectStore> {
+    let config = ThrottleConfig {
+        wait_put_per_call: put,
+        ..ThrottleConfig::default()
+    };
+    Arc::new(ThrottledStore::new(store.host(1), config))
+}
+
+const PUT: Duration = Duration::from_millis(30);
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_append_takes_one_put_and_nothing_else() {
+    let store = Store::default();
+    let (log, hear) = start(slow(&store, PUT), Config::default(), &mut state()).await;
+    for n in 1..=50 {
+        // Faster than the budget: it is for further objects, an idle log never waits for it.
+        let began = Instant::now();
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+        let took = began.elapsed();
+        assert!(
+            took >= PUT && took < PUT + Duration::from_millis(2),
+            "{took:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_appender_reaches_100_mib_a_second_within_the_budget() {
+    // Lesson 22: one producer reached 11 MB/s, for lack of pipelining.
+    const SECONDS: u64 = 2;
+    let store = Store::default();
+    let (log, hear) = start(slow(&store, PUT), Config::default(), &mut state()).await;
+    let before = store.asked(1).put;
+    let record = vec![7; 256 << 10];
+    let until = Instant::now() + Duration::from_secs(SECONDS);
+    let mut bytes = 0;
+    while Instant::now() < until {
+        match log.append(&[&record]) {
+            Ok(_) => bytes += record.len(),
+            Err(Error::Full { .. }) => {
+                let heard = hear.heard();
+                log.trim(log.durable_end());
+                hear.until("room", |h| h.rooms > heard.rooms).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let rate = bytes as u64 / SECONDS >> 20;
+    let puts = store.asked(1).put - before;
+    assert!(rate >= 100, "{rate} MiB/s");
+    assert!(
+        puts <= 20 + 20 * SECONDS + SECONDS * 1000 / 30,
+        "{puts} puts"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_holds_however_many_objects_would_be_worth_it() {
+    let config = Config {
+        overlap_bytes: 0,
+        in_flight_max: 1000,
+        ..unhedged()
+    };
+    let store = Store::default();
+    let (log, hear) = start(slow(&store, Duration::from_secs(1)), config, &mut state()).await;
+    let before = store.asked(1).put;
+    let began = Instant::now();
+    for n in 0..2000 {
+        log.append(&[b"record"]).unwrap();
+        if n % 2 == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    hear.until_durable(2000).await;
+    let seconds = began.elapsed().as_secs();
+    let puts = store.asked(1).put - before;
+    assert!(
+        puts <= 20 + 20 * (seconds + 1),
+        "{puts} puts in {seconds} s"
+    );
+    assert!(
+        puts >= 20 * (seconds - 2),
+        "{puts} puts in {seconds} s: the budget is there to be used"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_acknowledged_is_bounded_and_room_is_told() {
+    let config = Config {
+        queue_bytes_max: 100_000,
+        ..unhedged()
+    };
+    let store = Store::default();
+    let (log, hear) = start(store.host(1), config, &mut state()).await;
+    settle().await;
+    store.hold(1);
+    let mut taken = 0;
+    loop {
+        match log.append(&[&[7; 1000]]) {
+            Ok(_) => taken += 1,
+            Err(Error::Full { needed, free }) => {
+                assert!(needed > free);
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        settle().await;
+    }
+    assert!(
+        (90..=100).contains(&taken),
+        "{taken} records of 1 KB in 100 KB"
+    );
+    store.release(1);
+    while let Some(one) = waits(&store).first() {
+        do_and_answer(&store, one.id).await;
+    }
+    hear.until("room", |h| h.rooms > 0).await;
+    log.append(&[&[7; 1000]]).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_log_stops_at_once_and_acknowledges_nothing_more() {
+    let (store, log, hear) = one_put(Config::default()).await;
+    drop(log);
+    settle().await;
+    store.apply(store.waiting()[0].id);
+    store.release(1);
+    advance(Duration::from_secs(100)).await;
+    settle().await;
+    assert_eq!(hear.count(), 0);
+    assert_eq!(store.waiting().len(), 1, "nothing is asked any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_conditional_put_is_refused_and_nothing_else_is_written() {
+    // Lesson 27.
+    let store = Store::that_overwrites();
+    let place = ObjectLog::new(store.host(1), "wal", 9).unwrap();
+    let refused = place.open(&state()).await.err();
+    let Some(Error::Invalid(text)) = refused else {
+        panic!("{refused:?}")
+    };
+    for word in ["conditional", "Model", "If-None-Match", "block device"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert_eq!(store.objects().len(), 1, "the probe alone");
+    assert_eq!(place.identify().await.unwrap(), Found::Blank);
+}
+
+#[test]
+fn no_message_and_no_debug_form_holds_what_the_store_was_made_with() {
+    // Lesson 28: secrets printed in logs.
+    // The debug form of a store, here "Host(1)", may hold them; its display does not.
+    let place = ObjectLog::new(Store::default().host(1), "wal", 9).unwrap();
+    assert!(!format!("{place:?}").contains("Host"), "{place:?}");
+    assert_eq!(place.url(), "object:Model/wal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_the_store_does_not_answer_gives_up_in_time() {
+    let store = Store::default();
+    store.hold(1);
+    let place = ObjectLog::new(store.host(1), "wal", 9).unwrap();
+    let began = Instant::now();
+    let refused = place.open(&state()).await.err();
+    assert!(matches!(refused, Some(Error::Io { .. })), "{refused:?}");
+    assert!(
+        began.elapsed() <= Duration::from_secs(41),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+/// Four objects in the first epoch, and the state that grants the second.
+async fn four_objects() -> (Store, LogState, Vec<Path>) {
+    let (store, mut state) = (Store::default(), state());
+    let (log, hear) = start(store.host(1), Config::default(), &mut state).await;
+    for n in 1..=4 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    drop(log);
+    settle().await;
+    state.grant(LogEpoch::new(2));
+    let commits: Vec<_> = store.objects().into_keys().filter(is_commit).collect();
+    assert_eq!(commits.len(), 4);
+    (store, state, commits)
+}
+
+async fn open(store: &Store, state: &LogState) -> Result<Vec<Position>, Error> {
+    let place = ObjectLog::new(store.host(2), "wal", 9).unwrap();
+    let mut replay = place.open(state).await?;
+    let mut positions = Vec::new();
+    while let Some(piece) = replay.next().await? {
+        positions.extend(piece.iter().map(|r| r.position.start));
+    }
+    Ok(positions)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_object_below_one_that_knows_it_was_acknowledged_is_corrupt_and_not_fenced_over()
+{
+    for lost in 0..3 {
+        let (store, state, commits) = four_objects().await;
+        store.damage(|objects| drop(objects.remove(&commits[lost])));
+        for _ in 0..2 {
+            // The second opening finds the same: nothing was put over it.
+            let refused = open(&store, &state).await.err();
+            let expected = Position::new((lost as u64) << 26);
+            assert!(
+                matches!(&refused, Some(Error::Corrupt { position, .. }) if *position == expected),
+                "{lost}: {refused:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_object_below_what_the_metadata_knows_is_corrupt() {
+    for lost in 0..4 {
+        let (store, mut state, commits) = four_objects().await;
+        let end = Position::new((3 << 26) + 138);
+        state.trim(Position::default(), end);
+        store.damage(|objects| objects.retain(|path, _| !commits[lost..].contains(path)));
+        let refused = open(&store, &state).await.err();
+        assert!(
+            matches!(refused, Some(Error::Corrupt { .. })),
+            "{lost}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_bit_is_corrupt_and_says_where_and_what_is_trimmed_is_not_looked_at() {
+    for rotten in 0..4 {
+        let (store, state, commits) = four_objects().await;
+        store.damage(|objects| {
+            let object = objects.get_mut(&commits[rotten]).unwrap();
+            let mut bytes = object.to_vec();
+            bytes[130] ^= 4;
+            *object = bytes.into();
+        });
+        let refused = open(&store, &state).await.err();
+        let expected = Position::new((rotten as u64) << 26);
+        assert!(
+            matches!(&refused, Some(Error::Corrupt { position, .. }) if *position == expected),
+            "{rotten}: {refused:?}"
+        );
+        let mut trimmed = state.clone();
+        trimmed.trim(
+            Position::new(((rotten as u64) << 26) + 138),
+            Position::default(),
+        );
+        let back = open(&store, &trimmed).await;
+        match rotten {
+            // The end rests on the last object.
+            3 => assert!(back.is_err()),
+            _ => assert_eq!(back.unwrap().len(), 3 - rotten),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_that_change_places_are_corrupt() {
+    let (store, state, commits) = four_objects().await;
+    store.damage(|objects| {
+        let other = objects[&commits[2]].clone();
+        objects.insert(commits[1].clone(), other);
+    });
+    let refused = open(&store, &state).await.err();
+    assert!(
+        matches!(refused, Some(Error::Corrupt { .. })),
+        "{refused:?}"
+    );
+}
