@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
 
+mod crash;
+mod damage;
 mod support;
 mod zombies;

@@ -1,0 +1,303 @@
+//! Storage that fails or rots: each is detected and typed, and rot is told from a torn tail.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use wal::{
+    Backend, Error, LogState,
+    testing::{DirectoryFault, DirectoryImage, ModelDirectory},
+};
+
+use crate::support::*;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const ESTALE: i32 = 116;
+const EDQUOT: i32 = 122;
+
+/// A log with records 0 to 4 and, of an owner that did not close, its next state.
+async fn written(directory: &ModelDirectory) -> LogState {
+    let mut state = fresh();
+    let life = open(&log_on(&directory.host()), &state).await.unwrap();
+    let life = life.start(&mut state).await.unwrap();
+    for record in 0..5 {
+        append(&*life.log, record, 3000).unwrap();
+        life.hear.until_durable(record as usize + 1).await;
+    }
+    grant_next(&mut state);
+    state
+}
+
+fn files(image: &DirectoryImage, end: &str) -> Vec<String> {
+    let names = image.contents().into_keys();
+    names.filter(|name| name.ends_with(end)).collect()
+}
+
+async fn refused(image: DirectoryImage, state: &LogState) -> Option<Error> {
+    let directory = ModelDirectory::<()>::holding(image);
+    log_on(&directory.host()).open(state).await.err()
+}
+
+#[test]
+fn a_write_or_sync_that_fails_is_final_and_keeps_its_cause() {
+    for errno in [EIO, ENOSPC, EDQUOT, ESTALE] {
+        for parts in [0, 1, 3, 100] {
+            run(async {
+                let directory = ModelDirectory::<()>::default();
+                let host = directory.host();
+                let mut state = fresh();
+                let life = open(&log_on(&host), &state).await.unwrap();
+                let life = life.start(&mut state).await.unwrap();
+                append(&*life.log, 0, 3000).unwrap();
+                life.hear.until_durable(1).await;
+                host.fault(DirectoryFault {
+                    operation: "write",
+                    after: 0,
+                    errno,
+                    parts,
+                });
+                append(&*life.log, 1, 3000).unwrap();
+                life.hear.until("the failure", |h| h.failed.is_some()).await;
+                let failed = append(&*life.log, 2, 3000);
+                let Err(Error::Failed { cause }) = &failed else {
+                    panic!("{failed:?}")
+                };
+                let Error::Io { source, .. } = &**cause else {
+                    panic!("{cause}")
+                };
+                assert_eq!(source.raw_os_error(), Some(errno));
+                assert_eq!(heard(&life.hear), [0]);
+
+                // The next epoch finds the record or does not; what was acknowledged is there.
+                grant_next(&mut state);
+                let again = open(&log_on(&directory.host()), &state).await.unwrap();
+                assert!(
+                    [&[0][..], &[0, 1]].contains(&&again.back[..]),
+                    "{:?}",
+                    again.back
+                );
+            });
+        }
+    }
+}
+
+#[test]
+fn a_full_server_fails_the_log_and_an_opening_after_there_is_room_goes_on() {
+    run(async {
+        let directory = ModelDirectory::<()>::default();
+        let host = directory.host();
+        let mut state = fresh();
+        let life = open(&log_on(&host), &state).await.unwrap();
+        let life = life.start(&mut state).await.unwrap();
+        let mut record = 0;
+        // Segments are made ahead of need: the first refusal is not the log's failure yet.
+        for after in [2, 0, 0, 0] {
+            host.fault(DirectoryFault {
+                operation: "create",
+                after,
+                errno: ENOSPC,
+                parts: 0,
+            });
+        }
+        while append(&*life.log, record, 3000).is_ok() {
+            sleep(Duration::from_millis(20)).await;
+            record += 1;
+            assert!(record < 10, "never full");
+        }
+        let failed = life.hear.heard().failed;
+        assert!(
+            failed
+                .as_ref()
+                .is_some_and(|e| e.to_string().contains("No space left")),
+            "{failed:?}"
+        );
+        let acknowledged = heard(&life.hear);
+        assert!(!acknowledged.is_empty());
+        grant_next(&mut state);
+        let again = open(&log_on(&directory.host()), &state).await.unwrap();
+        assert_eq!(again.back[..acknowledged.len()], acknowledged);
+        let life = again.start(&mut state).await.unwrap();
+        append(&*life.log, 100, 3000).unwrap();
+        life.hear.until_durable(1).await;
+    });
+}
+
+#[test]
+fn an_error_while_opening_is_that_error_and_never_an_end() {
+    for operation in ["list", "open", "read", "create", "links", "write", "sync"] {
+        for after in 0..30 {
+            run(async {
+                let directory = ModelDirectory::<()>::default();
+                let state = written(&directory).await;
+                let image = directory.image();
+                let host = directory.host();
+                host.fault(DirectoryFault {
+                    operation,
+                    after,
+                    errno: EIO,
+                    parts: 0,
+                });
+                match open(&log_on(&host), &state).await {
+                    // It was not asked for so often, or it was only a clean-up.
+                    Ok(opened) => assert_eq!(opened.back, [0, 1, 2, 3, 4], "{operation} {after}"),
+                    Err(Error::Io { source, .. }) => {
+                        assert_eq!(source.raw_os_error(), Some(EIO), "{operation} {after}");
+                        // As it was: the next one finds all of it.
+                        let again = open(&log_on(&directory.host()), &state).await.unwrap();
+                        assert_eq!(again.back, [0, 1, 2, 3, 4]);
+                    }
+                    Err(e) => panic!("{operation} {after}: {e}"),
+                }
+                drop(image);
+            });
+        }
+    }
+}
+
+#[test]
+fn rot_is_told_from_a_torn_tail() {
+    run(async {
+        let directory = ModelDirectory::default();
+        let state = written(&directory).await;
+        let image = directory.image();
+        for segment in 0..5 {
+            let name = &files(&image, &format!(".{segment:02}"))[0];
+            for at in [0, 20, 79, 90, 3000] {
+                let mut rotten = image.clone();
+                rotten.damage(name, |bytes| bytes[at] ^= 4);
+                let refused = refused(rotten.clone(), &state).await;
+                // Only the last record has nothing after it that knows it was durable.
+                if segment < 4 {
+                    assert!(
+                        matches!(refused, Some(Error::Corrupt { .. })),
+                        "segment {segment}, byte {at}: {refused:?}"
+                    );
+                } else {
+                    assert!(refused.is_none(), "{refused:?}");
+                    // Unless the metadata knows.
+                    let mut knows = state.clone();
+                    let end = wal::Position::new(4 * 4096 + 3084);
+                    knows.owed[0].durable_end = end;
+                    let directory = ModelDirectory::<()>::holding(rotten);
+                    let refused = log_on(&directory.host()).open(&knows).await.err();
+                    assert!(
+                        matches!(refused, Some(Error::Corrupt { .. })),
+                        "{refused:?}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_gone_or_cut_short_is_corrupt_and_not_an_end() {
+    run(async {
+        let directory = ModelDirectory::default();
+        let state = written(&directory).await;
+        let image = directory.image();
+        for segment in 0..4 {
+            let name = &files(&image, &format!(".{segment:02}"))[0];
+            let holding = ModelDirectory::<()>::holding(image.clone());
+            wal::nfs::Directory::remove(&holding.host(), name)
+                .await
+                .unwrap();
+            let gone = refused(holding.image(), &state).await;
+            assert!(
+                matches!(gone, Some(Error::Corrupt { .. })),
+                "{segment}: {gone:?}"
+            );
+            let mut short = image.clone();
+            short.damage(name, |bytes| bytes.truncate(4096 - 512));
+            let short = refused(short, &state).await;
+            assert!(
+                matches!(short, Some(Error::Io { .. })),
+                "{segment}: {short:?}"
+            );
+        }
+        let everything = refused(DirectoryImage::default(), &state).await;
+        assert!(
+            matches!(everything, Some(Error::Missing { .. })),
+            "{everything:?}"
+        );
+    });
+}
+
+#[test]
+fn one_superblock_copy_may_rot_and_two_are_corrupt() {
+    run(async {
+        let directory = ModelDirectory::default();
+        let state = written(&directory).await;
+        let image = directory.image();
+        let head = &files(&image, ".head")[0];
+        for copies in [&[0][..], &[65_536], &[0, 65_536]] {
+            let mut rotten = image.clone();
+            rotten.damage(head, |bytes| {
+                copies.iter().for_each(|at| bytes[at + 30] ^= 1)
+            });
+            let refused = refused(rotten, &state).await;
+            if copies.len() == 1 {
+                assert!(refused.is_none(), "{refused:?}");
+            } else {
+                assert!(
+                    matches!(refused, Some(Error::Corrupt { .. })),
+                    "{refused:?}"
+                );
+            }
+        }
+        let mut newer = image.clone();
+        newer.damage(head, |bytes| {
+            bytes[11] = 2;
+            let crc = crc32c::crc32c(&bytes[..508]).to_be_bytes();
+            bytes[508..512].copy_from_slice(&crc);
+        });
+        let refused = refused(newer, &state).await;
+        assert!(
+            matches!(refused, Some(Error::UnknownFormat { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn what_a_log_leaves_behind_is_bounded() {
+    run(async {
+        let directory = ModelDirectory::<()>::default();
+        let mut state = fresh();
+        for _ in 0..12 {
+            let life = open(&log_on(&directory.host()), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            for record in 0..40 {
+                append(&*life.log, record, 3000).unwrap();
+                life.hear.until_durable(record as usize + 1).await;
+                let end = life.log.durable_end();
+                state.trim(end, end);
+                life.log.trim(end);
+                sleep(Duration::from_secs(1)).await;
+            }
+            drop(life);
+            sleep(Duration::from_secs(1)).await;
+            grant_next(&mut state);
+        }
+        let names: Vec<_> = directory.image().contents().into_keys().collect();
+        // Two leases, what the log was made with, one head, its sixteen segments, and those of an epoch that the next start would remove.
+        assert!(names.len() <= 2 + 1 + 2 * 17 + 1, "{names:?}");
+    });
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_never_made() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("not mounted");
+        let log = wal::nfs::NfsLog::at(&path, CAPACITY);
+        for refused in [log.identify().await.err(), log.open(&fresh()).await.err()] {
+            assert!(matches!(refused, Some(Error::Io { .. })), "{refused:?}");
+        }
+        assert!(!path.exists());
+    });
+}
