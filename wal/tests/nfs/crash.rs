@@ -274,7 +274,7 @@ fn cuts(step: &Step<Mark>, moment: usize, tears: bool) -> Vec<DirectoryImage> {
             0 => step.image.power_cut(&step.in_flight, fate, |_| false),
             1 => step.image.crash(&step.in_flight, fate),
             _ => step.image.power_cut(&step.in_flight, fate, |name| {
-                (name + index + moment / 3) % 2 == 0
+                (name + index + moment / 3).is_multiple_of(2)
             }),
         });
     }
