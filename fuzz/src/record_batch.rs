@@ -89,14 +89,18 @@ fn check(bytes: &Bytes) {
     }
     assert!(failed || seen + batches.rest().len() == bytes.len());
     for timestamp_type in [TimestampType::CreateTime, TimestampType::LogAppendTime] {
-        check_leader(bytes, timestamp_type);
+        for compression in [None, Some(Codec::None), Some(Codec::Snappy)] {
+            check_leader(bytes, timestamp_type, compression);
+        }
     }
 }
 
-fn check_leader(bytes: &Bytes, timestamp_type: TimestampType) {
+fn check_leader(bytes: &Bytes, timestamp_type: TimestampType, compression: Option<Codec>) {
     let config = LogConfig {
         decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+        max_message_bytes: DECOMPRESSED_BYTES_MAX,
         timestamp_type,
+        compression,
         ..LogConfig::default()
     };
     let Ok(Some(accepted)) = validate_as_leader(bytes, &config, NOW_MS) else {

@@ -17,6 +17,9 @@ pub struct BatchBuilder {
     base_timestamp: Option<i64>,
     max_timestamp: i64,
     count: i32,
+    producer_id: i64,
+    producer_epoch: i16,
+    base_sequence: i32,
     records: Vec<u8>,
     record: Vec<u8>,
 }
@@ -29,9 +32,21 @@ impl BatchBuilder {
             base_timestamp: None,
             max_timestamp: -1,
             count: 0,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
             records: Vec::new(),
             record: Vec::new(),
         }
+    }
+
+    /// Makes it the batch of an idempotent producer whose first record has this sequence number.
+    #[must_use]
+    pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
+        self.producer_id = id;
+        self.producer_epoch = epoch;
+        self.base_sequence = base_sequence;
+        self
     }
 
     /// Adds a record without headers; `timestamp` in milliseconds, -1 for none.
@@ -68,7 +83,7 @@ impl BatchBuilder {
         self
     }
 
-    /// The batch as a producer without an id sends it: base offset 0, no leader epoch.
+    /// The batch as a producer sends it: base offset 0, no leader epoch.
     ///
     /// Fails if the codec does, or if the batch is empty or longer than its length field can say.
     pub fn build(self) -> io::Result<Bytes> {
@@ -88,9 +103,9 @@ impl BatchBuilder {
             last_offset_delta: self.count - 1,
             base_timestamp,
             max_timestamp: self.max_timestamp,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
+            producer_id: self.producer_id,
+            producer_epoch: self.producer_epoch,
+            base_sequence: self.base_sequence,
             records_count: self.count,
         };
         header.crc = header.checksum(&records);
@@ -112,7 +127,7 @@ fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
 }
 
 /// Zig-zag; for values of 32 bits the same bytes as a varint.
-fn put_varlong(out: &mut Vec<u8>, value: i64) {
+pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

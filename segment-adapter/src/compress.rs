@@ -32,8 +32,8 @@ pub enum Codec {
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 /// Magic, then version and least compatible version as 32-bit numbers.
 const XERIAL_HEADER_LEN: usize = 16;
-/// Uncompressed bytes per block when writing that framing: what the Java client uses.
-const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// Bytes compressed at once: a block of that framing has as many, as the Java client's do.
+const PIECE_BYTES: usize = 32 * 1024;
 /// No snappy element yields more than 64 bytes for 3, so a block that claims more than this many times its length lies.
 const SNAPPY_RATIO_MAX: u64 = 22;
 /// The first bytes of an lz4 frame.
@@ -94,20 +94,124 @@ impl Codec {
 
     /// Compresses `bytes` at the codec's usual level, in the framing of the Java client.
     pub fn compress(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut encoder = Encoder::new(self)?;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            encoder.write(piece)?;
+        }
+        encoder.finish()
+    }
+
+    /// What `bytes` of this codec are in another: in pieces, and no further than `out_max` bytes of output.
+    pub(crate) fn recompress(
+        self,
+        bytes: &[u8],
+        to: Self,
+        limits: RecompressLimits,
+    ) -> Result<Vec<u8>, DecodeFault> {
+        let failed = |error: io::Error| DecodeFault::Damaged(error.to_string());
+        let mut reader = self
+            .decoder(bytes, limits.decompressed_bytes_max)?
+            .take(limits.decompressed_bytes_max.saturating_add(1));
+        let mut encoder = Encoder::new(to).map_err(failed)?;
+        let mut decompressed = 0;
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        loop {
+            piece.clear();
+            let read = (&mut reader)
+                .take(PIECE_BYTES as u64)
+                .read_to_end(&mut piece)
+                .map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            decompressed += read as u64;
+            if decompressed > limits.decompressed_bytes_max {
+                return Err(DecodeFault::TooLarge { len: decompressed });
+            }
+            encoder.write(&piece).map_err(failed)?;
+            if encoder.len() > limits.out_max {
+                break;
+            }
+        }
+        let out = encoder.finish().map_err(failed)?;
+        if out.len() as u64 > limits.out_max {
+            return Err(DecodeFault::TooLarge {
+                len: out.len() as u64,
+            });
+        }
+        Ok(out)
+    }
+}
+
+/// How far recompressing may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecompressLimits {
+    pub(crate) decompressed_bytes_max: u64,
+    pub(crate) out_max: u64,
+}
+
+/// Compresses what is written to it, in pieces of at most [`PIECE_BYTES`].
+enum Encoder {
+    Plain(Vec<u8>),
+    Gzip(GzEncoder<Vec<u8>>),
+    // Boxed: large beside the others.
+    Snappy(Vec<u8>, Box<snap::raw::Encoder>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl Encoder {
+    fn new(codec: Codec) -> io::Result<Self> {
+        Ok(match codec {
+            Codec::None => Self::Plain(Vec::new()),
+            Codec::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default())),
+            Codec::Snappy => {
+                let mut out = Vec::new();
+                out.extend_from_slice(XERIAL_MAGIC);
+                out.extend_from_slice(&1u32.to_be_bytes());
+                out.extend_from_slice(&1u32.to_be_bytes());
+                Self::Snappy(out, Box::new(snap::raw::Encoder::new()))
+            }
+            Codec::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(Vec::new()))),
+            Codec::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(
+                Vec::new(),
+                zstd::DEFAULT_COMPRESSION_LEVEL,
+            )?),
+        })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         match self {
-            Self::None => Ok(bytes.to_vec()),
-            Self::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-                encoder.write_all(bytes)?;
-                encoder.finish()
+            Self::Plain(out) => out.extend_from_slice(piece),
+            Self::Gzip(encoder) => encoder.write_all(piece)?,
+            Self::Snappy(out, encoder) => {
+                let block = encoder.compress_vec(piece).map_err(io::Error::other)?;
+                out.extend_from_slice(&(block.len() as u32).to_be_bytes());
+                out.extend_from_slice(&block);
             }
-            Self::Snappy => xerial(bytes),
-            Self::Lz4 => {
-                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-                encoder.write_all(bytes)?;
-                encoder.finish().map_err(io::Error::other)
-            }
-            Self::Zstd => zstd::stream::encode_all(bytes, zstd::DEFAULT_COMPRESSION_LEVEL),
+            Self::Lz4(encoder) => encoder.write_all(piece)?,
+            Self::Zstd(encoder) => encoder.write_all(piece)?,
+        }
+        Ok(())
+    }
+
+    /// Bytes that have come out so far; a little is still held back.
+    fn len(&self) -> u64 {
+        let out = match self {
+            Self::Plain(out) | Self::Snappy(out, _) => out,
+            Self::Gzip(encoder) => encoder.get_ref(),
+            Self::Lz4(encoder) => encoder.get_ref(),
+            Self::Zstd(encoder) => encoder.get_ref(),
+        };
+        out.len() as u64
+    }
+
+    fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Plain(out) | Self::Snappy(out, _) => Ok(out),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+            Self::Zstd(encoder) => encoder.finish(),
         }
     }
 }
@@ -122,20 +226,6 @@ impl fmt::Display for Codec {
             Self::Zstd => "zstd",
         })
     }
-}
-
-fn xerial(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(XERIAL_HEADER_LEN + bytes.len() / 2);
-    out.extend_from_slice(XERIAL_MAGIC);
-    out.extend_from_slice(&1u32.to_be_bytes());
-    out.extend_from_slice(&1u32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in bytes.chunks(XERIAL_BLOCK_BYTES) {
-        let block = encoder.compress_vec(block).map_err(io::Error::other)?;
-        out.extend_from_slice(&(block.len() as u32).to_be_bytes());
-        out.extend_from_slice(&block);
-    }
-    Ok(out)
 }
 
 /// Decompresses one block into `out`, replacing what it held.
@@ -265,6 +355,29 @@ mod tests {
         let lie = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0];
         let fault = Codec::Snappy.decoder(&lie, u64::MAX).err();
         assert!(matches!(fault, Some(DecodeFault::Damaged(_))), "{fault:?}");
+    }
+
+    #[test]
+    fn every_codec_becomes_every_other_and_stops_at_its_limits() {
+        let plain: Vec<u8> = (0..50_000u32).flat_map(|n| (n / 7).to_be_bytes()).collect();
+        let len = plain.len() as u64;
+        let limits = |decompressed_bytes_max, out_max| RecompressLimits {
+            decompressed_bytes_max,
+            out_max,
+        };
+        for from in Codec::ALL {
+            let packed = from.compress(&plain).unwrap();
+            for to in Codec::ALL {
+                let whole = from.recompress(&packed, to, limits(len, 2 * len)).unwrap();
+                assert_eq!(whole, to.compress(&plain).unwrap(), "{from} {to}");
+                let out = whole.len() as u64;
+                assert!(from.recompress(&packed, to, limits(len, out)).is_ok());
+                for too_small in [limits(len - 1, 2 * len), limits(len, out - 1)] {
+                    let fault = from.recompress(&packed, to, too_small).unwrap_err();
+                    assert!(matches!(fault, DecodeFault::TooLarge { .. }), "{fault:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Names, units and defaults are Kafka's. `validate` reports every problem and changes nothing.
 
+use crate::compress::Codec;
 use crate::error::LogError;
 use crate::header::TimestampType;
 
@@ -35,6 +36,9 @@ pub struct LogConfig {
     /// The most bytes that are decompressed to check one batch or to find a time in it. Default 128 MiB, at least
     /// `max_message_bytes`. A batch that needs more is too large.
     pub decompressed_bytes_max: u64,
+    /// `compression.type`: what batches are compressed anew with unless they are so already, each at the codec's usual
+    /// level; `None` keeps what the producer chose. Default `None`.
+    pub compression: Option<Codec>,
     /// `message.timestamp.type`. Default create time.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`: how far a record's time may lie behind the clock. Default no limit.
@@ -58,6 +62,7 @@ impl Default for LogConfig {
             compact: false,
             max_message_bytes: 1_048_588,
             decompressed_bytes_max: 128 * MIB,
+            compression: None,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: HOUR_MS,

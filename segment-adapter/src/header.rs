@@ -78,6 +78,10 @@ impl Attributes {
     pub(crate) const fn with_log_append_time(self) -> Self {
         Self(self.0 | Self::LOG_APPEND_TIME)
     }
+
+    pub(crate) const fn with_codec(self, codec: Codec) -> Self {
+        Self(self.0 & !Self::CODEC | codec as i16)
+    }
 }
 
 /// The header of a record batch.

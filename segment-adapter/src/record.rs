@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 
+use crate::builder::put_varlong;
 use crate::compress::{Codec, DecodeFault};
 use crate::error::LogError;
 
@@ -54,6 +55,36 @@ pub(crate) fn walk(
             max: decompressed_bytes_max,
         },
         Fault::Decode(DecodeFault::Damaged(reason)) => LogError::Undecodable { codec, reason },
+    })
+}
+
+/// Uncompressed records with offset deltas 0, 1, 2 and so on, otherwise as they are.
+pub(crate) fn renumbered(bytes: &[u8], count: i32) -> Result<Vec<u8>, LogError> {
+    let renumber = || {
+        let mut rest = bytes;
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut record = Vec::new();
+        for index in 0..count {
+            let len = record_len(&mut rest)?;
+            let mut body = rest.get(..len).ok_or(ENDS_EARLY)?;
+            rest = &rest[len..];
+            let whole = body;
+            let _attributes = body.byte()?;
+            varlong(&mut body)?;
+            let before = whole.len() - body.len();
+            varint(&mut body)?;
+            record.clear();
+            record.extend_from_slice(&whole[..before]);
+            put_varlong(&mut record, i64::from(index));
+            record.extend_from_slice(body);
+            put_varlong(&mut out, record.len() as i64);
+            out.extend_from_slice(&record);
+        }
+        Ok(out)
+    };
+    renumber().map_err(|fault| match fault {
+        Fault::Invalid(what) => LogError::invalid_record(what),
+        Fault::Decode(_) => LogError::invalid_record("the records are compressed"),
     })
 }
 

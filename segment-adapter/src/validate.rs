@@ -1,18 +1,19 @@
 //! What a leader checks and sets before a client's batch goes into the log: Kafka's rules for format 2, in Kafka's order.
 //!
 //! A batch that passes has dense offsets, a right checksum, records that are all readable, and timestamps the topic
-//! allows. Nothing is copied: the answer is a new header and the records as they came. Rejections consume no offsets.
-//! Producer ids and transactions are refused: they need state that this log does not keep yet.
+//! allows. Nothing is copied unless the topic wants another codec: the answer is a new header and the records as they
+//! came. Rejections consume no offsets. What needs the state of the log, like sequences, is not judged here.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::batch::{Batch, Batches};
-use crate::compress::Codec;
+use crate::compress::{Codec, DecodeFault, RecompressLimits};
 use crate::config::LogConfig;
 use crate::error::{LogError, RECORD_ERRORS_MAX, RecordError, RecordFault};
-use crate::header::{BATCH_HEADER_LEN, BatchHeader, TimestampType};
+use crate::header::{BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, TimestampType};
+use crate::record::renumbered;
 
 /// A client's batch that may be appended once it has an offset.
 #[derive(Clone, Debug)]
@@ -36,6 +37,11 @@ impl Validated {
     /// The largest timestamp, or the time of the append on a topic that keeps that.
     pub fn max_timestamp(&self) -> i64 {
         self.header.max_timestamp
+    }
+
+    /// The header so far: no offset and no leader epoch yet.
+    pub(crate) fn header(&self) -> &BatchHeader {
+        &self.header
     }
 
     /// The codec of the records.
@@ -75,13 +81,63 @@ pub fn validate_as_leader(
     }
     check_header(batch.header())?;
     let codec = batch.header().attributes.codec()?;
-    let max_timestamp = check_records(&batch, codec, config, now_ms)?;
-    let header = set_timestamp(&batch, config.timestamp_type, max_timestamp, now_ms);
+    let target = config.compression.unwrap_or(codec);
+    let checked = check_records(&batch, codec, config, now_ms)?;
+    let records = if target == codec {
+        batch.records()
+    } else {
+        rebuild(&batch, codec, target, checked.dense, config)?
+    };
+    let mut header = *batch.header();
+    header.attributes = header.attributes.with_codec(target);
+    header.batch_length = (BATCH_HEADER_LEN - BATCH_LENGTH_OVERHEAD + records.len()) as i32;
+    match config.timestamp_type {
+        TimestampType::CreateTime => header.max_timestamp = checked.max_timestamp,
+        TimestampType::LogAppendTime => {
+            header.attributes = header.attributes.with_log_append_time();
+            header.max_timestamp = now_ms;
+        }
+    }
+    // Another codec is another header, so the checksum is computed again whenever a byte it covers has changed.
+    if header != *batch.header() {
+        header.crc = header.checksum(&records);
+    }
     Ok(Some(Validated {
         header,
-        records: batch.records(),
-        codec,
+        records,
+        codec: target,
     }))
+}
+
+/// The records in the topic's codec, with offset deltas 0, 1, 2 and so on.
+fn rebuild(
+    batch: &Batch,
+    codec: Codec,
+    target: Codec,
+    dense: bool,
+    config: &LogConfig,
+) -> Result<Bytes, LogError> {
+    let limits = RecompressLimits {
+        decompressed_bytes_max: config.decompressed_bytes_max,
+        out_max: config
+            .max_message_bytes
+            .saturating_sub(BATCH_HEADER_LEN as u64),
+    };
+    let records = batch.records();
+    let rebuilt = if dense {
+        codec.recompress(&records, target, limits)
+    } else {
+        // Only an uncompressed batch may have others.
+        let dense = renumbered(&records, batch.header().records_count)?;
+        codec.recompress(&dense, target, limits)
+    };
+    rebuilt.map(Bytes::from).map_err(|fault| match fault {
+        DecodeFault::TooLarge { len } => LogError::MessageTooLarge {
+            len: len.saturating_add(BATCH_HEADER_LEN as u64),
+            max: config.max_message_bytes,
+        },
+        DecodeFault::Damaged(reason) => LogError::Undecodable { codec, reason },
+    })
 }
 
 fn check_as_sent(batch: &Batch, config: &LogConfig) -> Result<(), LogError> {
@@ -121,27 +177,22 @@ fn check_header(header: &BatchHeader) -> Result<(), LogError> {
             header.base_sequence, header.producer_id
         )));
     }
-    if header.attributes.is_transactional() {
-        return Err(LogError::UnsupportedFormat(
-            "transactional batches are not served".into(),
-        ));
-    }
-    if header.producer_id >= 0 {
-        return Err(LogError::UnsupportedFormat(format!(
-            "producer id {}: idempotent batches are not served",
-            header.producer_id
-        )));
-    }
     Ok(())
 }
 
-/// Reads every record and gives the largest timestamp.
+struct Checked {
+    max_timestamp: i64,
+    /// Whether the offset deltas are 0, 1, 2 and so on.
+    dense: bool,
+}
+
+/// Reads every record.
 fn check_records(
     batch: &Batch,
     codec: Codec,
     config: &LogConfig,
     now_ms: i64,
-) -> Result<i64, LogError> {
+) -> Result<Checked, LogError> {
     let header = batch.header();
     let mut max_timestamp = -1;
     let mut dense = true;
@@ -164,7 +215,10 @@ fn check_records(
             "offset deltas of a compressed batch are not 0, 1, 2 and so on",
         ));
     }
-    Ok(max_timestamp)
+    Ok(Checked {
+        max_timestamp,
+        dense,
+    })
 }
 
 fn timestamp_fault(
@@ -187,27 +241,6 @@ fn timestamp_fault(
     } else {
         None
     }
-}
-
-/// The header to store: timestamp type and largest timestamp set, the checksum computed again only if they changed.
-fn set_timestamp(
-    batch: &Batch,
-    timestamp_type: TimestampType,
-    max_timestamp: i64,
-    now_ms: i64,
-) -> BatchHeader {
-    let mut header = *batch.header();
-    match timestamp_type {
-        TimestampType::CreateTime => header.max_timestamp = max_timestamp,
-        TimestampType::LogAppendTime => {
-            header.attributes = header.attributes.with_log_append_time();
-            header.max_timestamp = now_ms;
-        }
-    }
-    if header != *batch.header() {
-        header.crc = header.checksum(&batch.records());
-    }
-    header
 }
 
 /// The bad records of a batch, as far as they are listed.

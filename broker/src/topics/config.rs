@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use segment_adapter::{LogConfig, TimestampType};
+use segment_adapter::{Codec, LogConfig, TimestampType};
 
 /// What a value may be.
 #[derive(Debug)]
@@ -47,8 +47,11 @@ pub(crate) static KEYS: [Key; 31] = [
     ),
     key("compression.gzip.level", "-1", Kind::Number(-1, 9)),
     key("compression.lz4.level", "9", Kind::Number(1, 17)),
-    // Another codec would mean to compress anew what a producer has sent.
-    key("compression.type", "producer", Kind::OneOf(&["producer"])),
+    key(
+        "compression.type",
+        "producer",
+        Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+    ),
     key("compression.zstd.level", "3", Kind::Number(-131_072, 22)),
     key("delete.retention.ms", "86400000", Kind::Number(0, LONG)),
     key("file.delete.delay.ms", "60000", Kind::Number(0, LONG)),
@@ -166,6 +169,14 @@ impl TopicConfig {
             delete: has("delete"),
             compact: has("compact"),
             max_message_bytes: bytes("max.message.bytes", defaults.max_message_bytes),
+            compression: match text("compression.type") {
+                Some("uncompressed") => Some(Codec::None),
+                Some("gzip") => Some(Codec::Gzip),
+                Some("snappy") => Some(Codec::Snappy),
+                Some("lz4") => Some(Codec::Lz4),
+                Some("zstd") => Some(Codec::Zstd),
+                _ => None,
+            },
             timestamp_type: match text("message.timestamp.type") {
                 Some("LogAppendTime") => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,
@@ -259,6 +270,17 @@ mod tests {
         assert_eq!(log.retention_ms, -1);
         assert_eq!(log.max_message_bytes, 50_000);
         assert_eq!(log.timestamp_type, TimestampType::LogAppendTime);
+        for (name, codec) in [
+            ("producer", None),
+            ("uncompressed", Some(Codec::None)),
+            ("gzip", Some(Codec::Gzip)),
+            ("snappy", Some(Codec::Snappy)),
+            ("lz4", Some(Codec::Lz4)),
+            ("zstd", Some(Codec::Zstd)),
+        ] {
+            let log = config(&[("compression.type", name)]).unwrap().log();
+            assert_eq!(log.compression, codec, "{name}");
+        }
     }
 
     #[test]
@@ -269,7 +291,7 @@ mod tests {
             ("retention.ms", "-2"),
             ("cleanup.policy", "shred"),
             ("cleanup.policy", ""),
-            ("compression.type", "gzip"),
+            ("compression.type", "brotli"),
             ("preallocate", "yes"),
             ("min.cleanable.dirty.ratio", "NaN"),
             ("segment.bytes", "2147483648"),

@@ -8,6 +8,7 @@ use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest,
     FindCoordinatorResponse, MetadataRequest, MetadataResponse, ProduceResponse,
 };
+use segment_adapter::{BatchBuilder, Codec};
 
 use super::support::{Running, batch, decode, memory, produce};
 
@@ -30,6 +31,23 @@ fn forged_lengths_end_their_own_connection_and_nothing_else() {
         assert!(client.is_closed(), "{key:?} v{version}");
     }
     bystander.assert_serves();
+}
+
+#[test]
+fn vector_37_zstd_needs_version_7_of_produce() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let zstd = BatchBuilder::new(Codec::Zstd)
+        .record(1, None, Some(b"v"))
+        .build()
+        .unwrap();
+    for (version, code) in [(6, 76), (7, 0)] {
+        let request = produce("t", 0, -1, zstd.clone());
+        let answer: ProduceResponse = client.call(ApiKey::Produce, version, &request);
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!(answer.error_code, code, "version {version}");
+    }
 }
 
 #[test]

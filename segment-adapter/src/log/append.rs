@@ -64,6 +64,16 @@ impl KafkaLog {
         let Some(batch) = validate_as_leader(&records, &config, now_ms)? else {
             return Ok(self.nothing_appended());
         };
+        if batch.header().attributes.is_transactional() {
+            return Err(LogError::UnsupportedFormat(
+                "transactional batches are not served".into(),
+            ));
+        }
+        if batch.header().producer_id >= 0 {
+            return Err(LogError::UnsupportedFormat(
+                "idempotent batches are not served".into(),
+            ));
+        }
         if batch.size() > config.segment_bytes {
             return Err(LogError::BatchTooLarge {
                 len: batch.size(),

@@ -200,8 +200,7 @@ fn vectors_27_and_28_control_producer_and_transaction_bits() {
         "producer without sequence"
     );
     assert!(validate_as_leader(&with(0, -1, -2), &config, NOW).is_ok());
-    assert_eq!(code(&with(0, 5, 0), &config), 43, "idempotent");
-    assert_eq!(code(&with(0x10, 5, 0), &config), 43, "transactional");
+    assert!(validate_as_leader(&with(0x10, 5, 0), &config, NOW).is_ok());
     assert_eq!(code(&with(0x05, -1, -1), &config), 76, "codec 5");
 }
 
@@ -270,7 +269,11 @@ fn vector_31_a_bad_timestamp_decides_the_error_of_the_batch() {
 fn vector_32_log_append_time_keeps_the_compressed_records() {
     for codec in Codec::ALL {
         let sent = batch(codec, &[1, 2, 3]);
-        let stored = stored(&sent, &log_append_time(), 40, 9);
+        let config = LogConfig {
+            compression: Some(codec),
+            ..log_append_time()
+        };
+        let stored = stored(&sent, &config, 40, 9);
         assert_eq!(stored.len(), sent.len());
         assert_eq!(stored[BATCH_HEADER_LEN..], sent[BATCH_HEADER_LEN..]);
         let batch = Batches::new(stored).next().unwrap().unwrap();
@@ -298,6 +301,117 @@ fn vector_33_the_largest_timestamp_is_computed_again() {
     assert_eq!(batch.header().max_timestamp, 99);
     assert_eq!(batch.header().base_offset, 1_234_567);
     assert_eq!(batch.header().last_offset(), 1_234_569);
+}
+
+/// What a record is, as far as the checks look: timestamp delta, offset delta, whether it has a key.
+fn heads(bytes: &Bytes) -> Vec<(i64, i32, bool)> {
+    let batch = Batches::new(bytes.clone()).next().unwrap().unwrap();
+    batch.verify_checksum().unwrap();
+    let mut heads = Vec::new();
+    let visited = batch.visit_records(1 << 20, |_, record| {
+        heads.push((record.timestamp_delta, record.offset_delta, record.has_key));
+        ControlFlow::Continue(())
+    });
+    visited.unwrap();
+    heads
+}
+
+#[test]
+fn vector_34_compressing_anew_keeps_producer_transaction_headers_and_null_keys() {
+    let plain = BatchBuilder::new(Codec::None)
+        .producer(1324, 10, 984)
+        .record_with_headers(5, None, Some(b"v"), &[("name", Some(b"x")), ("null", None)])
+        .record(9, Some(b"k"), None)
+        .build()
+        .unwrap();
+    let plain = patched(&plain, |header| {
+        header.attributes = Attributes::new(0x10);
+    });
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let config = LogConfig {
+            compression: Some(codec),
+            ..config()
+        };
+        let packed = stored(&plain, &config, 7, 40);
+        let header = *Batches::new(packed.clone())
+            .next()
+            .unwrap()
+            .unwrap()
+            .header();
+        assert_eq!(
+            (
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence
+            ),
+            (1324, 10, 984)
+        );
+        assert!(header.attributes.is_transactional());
+        assert_eq!(header.attributes.codec().unwrap(), codec);
+        assert_eq!((header.partition_leader_epoch, header.base_offset), (40, 7));
+        assert_eq!(header.max_timestamp, 9);
+        // And back: every byte of the records is what it was.
+        let back = patched(&packed, |header| header.base_offset = 0);
+        let config = LogConfig {
+            compression: Some(Codec::None),
+            ..config
+        };
+        let back = stored(&back, &config, 0, -1);
+        assert_eq!(back, plain, "{codec}");
+    }
+}
+
+#[test]
+fn vector_35_only_another_codec_is_compressed_anew() {
+    for sent_as in Codec::ALL {
+        // A level that nobody uses by default, so that the bytes tell whether they were made again.
+        let records = batch(Codec::None, &[3; 100]).slice(BATCH_HEADER_LEN..);
+        let sent = match sent_as {
+            Codec::Zstd => packed(sent_as, &zstd::encode_all(&records[..], 19).unwrap(), 100),
+            _ => raw(sent_as, &records, 100),
+        };
+        for target in Codec::ALL {
+            let config = LogConfig {
+                compression: Some(target),
+                ..config()
+            };
+            let stored = stored(&sent, &config, 0, 0);
+            assert_eq!(heads(&stored), heads(&sent), "{sent_as} {target}");
+            let same = stored[BATCH_HEADER_LEN..] == sent[BATCH_HEADER_LEN..];
+            assert_eq!(same, sent_as == target, "{sent_as} {target}");
+            let batch = Batches::new(stored.clone()).next().unwrap().unwrap();
+            assert_eq!(batch.bytes().len(), stored.len());
+        }
+    }
+}
+
+#[test]
+fn compressing_anew_makes_offset_deltas_dense() {
+    // Offset deltas 0 and 3, which only an uncompressed batch may have.
+    let records = [12, 0, 0, 0, 1, 1, 0, 12, 0, 2, 6, 1, 1, 0];
+    let config = LogConfig {
+        compression: Some(Codec::Lz4),
+        ..config()
+    };
+    let stored = stored(&raw(Codec::None, &records, 2), &config, 0, 0);
+    assert_eq!(heads(&stored), [(0, 0, false), (1, 1, false)]);
+}
+
+#[test]
+fn a_batch_that_grows_past_the_limit_by_another_codec_is_too_large() {
+    let sent = BatchBuilder::new(Codec::Zstd)
+        .record(1, Some(b"k"), Some(&[0; 5000]))
+        .build()
+        .unwrap();
+    let uncompressed = |max_message_bytes| LogConfig {
+        compression: Some(Codec::None),
+        max_message_bytes,
+        ..config()
+    };
+    let stored = stored(&sent, &uncompressed(1 << 20), 0, 0);
+    let len = stored.len() as u64;
+    assert!(validate_as_leader(&sent, &uncompressed(len), NOW).is_ok());
+    assert_eq!(code(&sent, &uncompressed(len - 1)), 10);
 }
 
 #[test]

@@ -94,6 +94,25 @@ async fn every_codec_is_stored_as_it_was_sent() {
 }
 
 #[tokio::test]
+async fn the_codec_of_the_log_replaces_that_of_the_producer() {
+    let world = World::new().await;
+    let config = LogConfig {
+        compression: Some(Codec::Zstd),
+        ..LogConfig::default()
+    };
+    let log = open_with(&world, config).await;
+    for codec in Codec::ALL {
+        let sent = batch(codec, &[10, 20, 30], &[7; 500]);
+        let info = put(&log, sent).await;
+        let data = log.read(info.first_offset, 1, true).await.unwrap();
+        let stored = batches(&data).remove(0);
+        assert_eq!(stored.header().attributes.codec().unwrap(), Codec::Zstd);
+        assert_eq!(info.valid_bytes, stored.bytes().len() as u64);
+    }
+    assert_eq!(log.offsets().hw, 15);
+}
+
+#[tokio::test]
 async fn log_append_time_is_the_brokers_clock() {
     let world = World::new().await;
     let config = LogConfig {
