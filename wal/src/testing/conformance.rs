@@ -39,6 +39,7 @@ pub async fn conformance<S: Storage>(blank: impl Fn() -> S) {
     records::a_replay_can_be_repeated_and_changes_nothing(&blank()).await;
     records::a_sealed_epoch_replays_exactly_and_before_the_next(&blank()).await;
     records::an_epoch_that_was_never_started_is_skipped(&blank()).await;
+    records::a_start_that_was_recorded_and_not_made_is_no_missing_log(&blank()).await;
     places::a_trimmed_record_stays_away_and_the_rest_comes_back(&blank()).await;
     places::a_full_log_takes_appends_again_after_a_trim(&blank()).await;
     places::a_log_that_owes_nothing_closes_and_can_be_made_anew(&blank()).await;

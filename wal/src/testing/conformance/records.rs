@@ -199,6 +199,26 @@ pub(super) async fn an_epoch_that_was_never_started_is_skipped(storage: &impl St
     );
 }
 
+pub(super) async fn a_start_that_was_recorded_and_not_made_is_no_missing_log(
+    storage: &impl Storage,
+) {
+    let mut state = fresh();
+    // Twice: a new log, and one that died like this before.
+    for _ in 0..2 {
+        let replay = open(storage, &state).await.expect("a new log opens");
+        state.begin(replay.ends(), replay.start_position());
+        drop(replay);
+        grant_next(&mut state);
+    }
+    let life = live(storage, &mut state).await;
+    assert!(life.back.is_empty(), "nothing was ever appended");
+    life.write(&[payload(1, 10)]).await;
+    drop(life);
+    grant_next(&mut state);
+    let life = live(storage, &mut state).await;
+    assert_eq!(payloads(&life.back), [&payload(1, 10)[..]]);
+}
+
 pub(super) async fn appends_of_many_threads_keep_each_threads_order(storage: &impl Storage) {
     const THREADS: u32 = 4;
     const EACH: u32 = 200;
