@@ -12,13 +12,15 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use sim::{Counters, Outcome, Settings, simulate, simulate_log};
+use sim::{Counters, LogKind, Outcome, Settings, simulate, simulate_log};
 
 /// What is simulated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Part {
     /// One node, its clients, a bucket and a disk.
     Node,
+    /// The same with its log in the bucket.
+    NodeObject,
     /// The block log alone: forty short lives per seed.
     Log,
 }
@@ -67,6 +69,10 @@ fn main() -> ExitCode {
     }
     let settings = Settings {
         time: Duration::from_secs_f64(options.hours * 3_600.0),
+        log: match options.part {
+            Part::NodeObject => LogKind::Object,
+            Part::Node | Part::Log => LogKind::Block,
+        },
         lines: options.trace,
         #[cfg(feature = "mutations")]
         mutation: options.mutation,
@@ -75,7 +81,7 @@ fn main() -> ExitCode {
     let mut sum = Counters::default();
     for seed in options.seed..options.seed.saturating_add(options.seeds) {
         let outcome = match options.part {
-            Part::Node => simulate(seed, &settings),
+            Part::Node | Part::NodeObject => simulate(seed, &settings),
             Part::Log => simulate_log(seed, &settings),
         };
         for line in &outcome.lines {

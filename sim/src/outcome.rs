@@ -6,11 +6,23 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::Mutation;
 use crate::{Crash, Fault, Violation};
 
+/// Where the node's log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogKind {
+    /// On the disk.
+    #[default]
+    Block,
+    /// In the bucket.
+    Object,
+}
+
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Simulated time of a seed's faulty lives together; the last one is not cut short.
     pub time: Duration,
+    /// Where the log is.
+    pub log: LogKind,
     /// Whether to keep the lines of the trace.
     pub lines: bool,
     /// A defect to plant.
@@ -22,6 +34,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(300),
+            log: LogKind::default(),
             lines: false,
             #[cfg(feature = "mutations")]
             mutation: None,

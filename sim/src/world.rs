@@ -5,14 +5,27 @@
 //! A seed's lives end by a crash of the process, a power cut, or a clean close. Then the world is healed, and the node
 //! must come back, serve everything, close, and serve everything again from the bucket alone.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use s3stream::{GroupId, StreamId, wal::Backend};
+use s3stream::{
+    GroupId, StreamId,
+    wal::{
+        Backend,
+        object::{self, ObjectLog},
+    },
+};
 
 use crate::{
-    Counters, Crash, Entropy, Fault, Faults, Outcome, Settings, SimBucket, SimClock, SimDisk,
-    Trace, Violation,
+    Counters, Crash, Entropy, Fault, Faults, LogKind, Outcome, Settings, SimBucket, SimClock,
+    SimDisk, Trace, Violation,
     checker::StreamChecker,
     life::{Life, Purpose},
     log_alone::production_log,
@@ -53,6 +66,8 @@ pub(crate) struct World {
     pub(crate) disk: SimDisk,
     pub(crate) history: History,
     pub(crate) promised: Mutex<Promised>,
+    /// Logs in the bucket that were given up before the one in use.
+    logs_gone: AtomicU64,
     entropy: Entropy,
 }
 
@@ -113,6 +128,7 @@ impl World {
             faults,
             history: History::default(),
             promised: Mutex::default(),
+            logs_gone: AtomicU64::new(0),
             entropy,
         }
     }
@@ -140,8 +156,9 @@ impl World {
             if let Some(violation) = world.live(lives, length, Ending::Close, purpose) {
                 return (Some(violation), lives);
             }
-            // It was closed: the log owes nothing, and its disk can go.
+            // It was closed: the log owes nothing, and its place can go.
             world.disk.replace();
+            world.logs_gone.fetch_add(1, Ordering::Relaxed);
         }
         (None, lives)
     }
@@ -190,14 +207,33 @@ impl World {
 
     /// The log as the node is given it.
     pub(crate) fn log(&self) -> Arc<dyn Backend> {
-        let device = Arc::new(self.disk.attach());
-        let backend: Arc<dyn Backend> = production_log(device);
+        let backend = match self.settings.log {
+            LogKind::Block => production_log(Arc::new(self.disk.attach())),
+            LogKind::Object => self.object_log(),
+        };
         #[cfg(feature = "mutations")]
         let backend = match self.settings.mutation {
             Some(mutation) => mutation.log(backend, self.entropy.fork("mutation")),
             None => backend,
         };
         Arc::new(Watched::new(backend, self.history.clone()))
+    }
+
+    /// The production log in the bucket, with sizes that make it fill.
+    fn object_log(&self) -> Arc<dyn Backend> {
+        let config = object::Config {
+            capacity: DISK_BYTES,
+            commit_bytes_max: 64 << 10,
+            in_flight_max: 4,
+            overlap_bytes: 8 << 10,
+            slab_bytes: 32 << 10,
+            ..object::Config::default()
+        };
+        let entropy = self.entropy.fork("log");
+        let incarnation = u128::from(entropy.next()) << 64 | u128::from(entropy.next());
+        let prefix = format!("wal/{}", self.logs_gone.load(Ordering::Relaxed));
+        let log = ObjectLog::new(Arc::new(self.bucket.clone()), &prefix, incarnation);
+        Arc::new(log.expect("a path").with_config(config))
     }
 
     pub(crate) fn note(&self, event: std::fmt::Arguments<'_>) {

@@ -1,40 +1,64 @@
 //! One node in a faulty world: twenty seeds per build, and a seed twice.
 
-use sim::{Counters, Settings, simulate};
+use sim::{Counters, LogKind, Settings, simulate};
 
-#[test]
-fn twenty_seeds_of_a_node_keep_every_contract() {
+/// Simulates seeds of a node with its log on the disk or in the bucket, and asks for enough of everything to have been done.
+fn keep_every_contract(log: LogKind, seeds: u64, part: &str) {
+    let settings = Settings {
+        log,
+        ..Settings::default()
+    };
     let mut sum = Counters::default();
-    for seed in 0..20 {
-        let outcome = simulate(seed, &Settings::default());
+    for seed in 0..seeds {
+        let outcome = simulate(seed, &settings);
         if let Some(violation) = outcome.violation {
             panic!(
-                "seed {seed}: {violation}\nreplay: cargo run --release -p s3stream-sim -- --seeds 1 --seed {seed} --hours {} --trace",
-                Settings::default().time.as_secs_f64() / 3_600.0
+                "seed {seed}: {violation}\nreplay: cargo run --release -p s3stream-sim -- --part {part} --seeds 1 --seed {seed} --hours {} --trace",
+                settings.time.as_secs_f64() / 3_600.0
             );
         }
         sum.add(&outcome.counters);
     }
     println!("{sum:?}");
-    assert!(sum.lives > 100, "hardly any crash: {sum:?}");
+    assert!(sum.lives > 5 * seeds, "hardly any crash: {sum:?}");
     assert!(
-        sum.acknowledged > 10_000,
+        sum.acknowledged > 500 * seeds,
         "hardly anything was appended: {sum:?}"
     );
     assert!(
-        sum.replayed > 1_000,
+        sum.replayed > 50 * seeds,
         "hardly anything came back from the log: {sum:?}"
     );
-    assert!(sum.faults.len() >= 8, "too few kinds of faults: {sum:?}");
+    // A log in the bucket meets no fault of a disk.
+    let kinds = if log == LogKind::Block { 8 } else { 6 };
+    assert!(
+        sum.faults.len() >= kinds,
+        "too few kinds of faults: {sum:?}"
+    );
+}
+
+#[test]
+fn twenty_seeds_of_a_node_keep_every_contract() {
+    keep_every_contract(LogKind::Block, 20, "node");
+}
+
+#[test]
+fn ten_seeds_of_a_node_whose_log_is_in_the_bucket_keep_every_contract() {
+    keep_every_contract(LogKind::Object, 10, "node-object");
 }
 
 #[test]
 fn a_seed_of_a_node_twice_is_the_same_trace() {
-    let settings = Settings {
-        lines: true,
-        ..Settings::default()
-    };
-    for seed in [3, 5] {
+    for (seed, log) in [
+        (3, LogKind::Block),
+        (5, LogKind::Block),
+        (3, LogKind::Object),
+    ] {
+        let settings = Settings {
+            lines: true,
+            log,
+            ..Settings::default()
+        };
         let (one, two) = (simulate(seed, &settings), simulate(seed, &settings));
         let differs = one
             .lines
