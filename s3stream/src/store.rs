@@ -113,6 +113,11 @@ impl Bucket {
         Arc::clone(&self.store) as Arc<dyn ObjectStore>
     }
 
+    /// The store, counted and not retrying: for a log, which settles its own requests.
+    pub(crate) fn counted(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.ledger) as Arc<dyn ObjectStore>
+    }
+
     /// The prefix of the cluster.
     pub fn prefix(&self) -> &Path {
         &self.prefix

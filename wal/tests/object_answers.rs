@@ -319,11 +319,7 @@ async fn trimmed_objects_are_deleted_in_batches() {
     log.trim(end);
     settle().await;
     assert_eq!(difference(before, store.asked(1)), [0, 0, 0, 3]);
-    let left: Vec<_> = store
-        .objects()
-        .into_keys()
-        .filter(|p| is_commit(p))
-        .collect();
+    let left: Vec<_> = store.objects().into_keys().filter(is_commit).collect();
     assert_eq!(
         left.len(),
         1,
@@ -409,7 +405,7 @@ async fn one_appender_reaches_100_mib_a_second_within_the_budget() {
             Err(error) => panic!("{error}"),
         }
     }
-    let rate = bytes as u64 / SECONDS >> 20;
+    let rate = (bytes as u64 / SECONDS) >> 20;
     let puts = store.asked(1).put - before;
     assert!(rate >= 100, "{rate} MiB/s");
     assert!(

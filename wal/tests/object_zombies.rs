@@ -595,7 +595,7 @@ async fn a_hole_that_a_taker_left_below_its_own_fence_is_settled_by_the_next() {
     };
     assert_eq!((lower, upper), (1, 2));
     store.apply(fence);
-    drop(first.opening.map(|opening| opening.abort()));
+    first.opening.iter().for_each(JoinHandle::abort);
     store.hold(1);
     old.append(250);
     settle().await;

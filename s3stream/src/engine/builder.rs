@@ -136,11 +136,13 @@ impl EngineBuilder {
             Some(BucketSource::Store(store, prefix)) => Bucket::new(store, &prefix, &entropy)?,
             None => return Err(Error::invalid("an engine needs a bucket")),
         };
+        let backend_at =
+            |place: &LogPlace| place.backend(self.node, &bucket, &self.credentials, &entropy);
         let wal = match self.wal {
             Some(WalSource::Url(url)) => {
                 let place = url.parse::<LogPlace>()?;
                 place.make_dir()?;
-                place.backend()
+                backend_at(&place)?
             }
             Some(WalSource::Backend(backend)) => backend,
             None => return Err(Error::invalid("an engine needs a write-ahead log")),
@@ -152,13 +154,13 @@ impl EngineBuilder {
             config: self.config,
             cluster,
             node: self.node,
-            bucket,
+            bucket: bucket.clone(),
             metadata,
             wal,
             clock,
-            entropy,
+            entropy: entropy.clone(),
         };
-        settle_registered(&parts, |url| Ok(url.parse::<LogPlace>()?.backend())).await?;
+        settle_registered(&parts, |url| backend_at(&url.parse()?)).await?;
         Engine::start(Core::new(parts)).await
     }
 }

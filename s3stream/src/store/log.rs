@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use wal::{Backend, block::BlockLog, memory::MemoryLog};
+use wal::{Backend, block::BlockLog, memory::MemoryLog, object::ObjectLog};
 
-use super::{LogPlace, local};
-use crate::Result;
+use super::{Bucket, Credentials, LogPlace, local};
+use crate::{NodeId, Result, entropy::Entropy};
 
 /// The size of a log file that is made without a stated capacity: 256 MiB.
 const LOG_BYTES: u64 = 256 << 20;
@@ -25,12 +25,29 @@ impl LogPlace {
     }
 
     /// The backend for this place; nothing is opened or made yet. Of `memory:` each call gives a log of its own.
-    pub fn backend(&self) -> Arc<dyn Backend> {
-        match self {
-            Self::Memory => Arc::new(MemoryLog::new()),
+    ///
+    /// In a bucket it lies under `wal/NODE`, and asks the store as the ledger sees it, without the retries that are above: the log has its own.
+    /// Of another bucket than the engine's the ledger is another, too.
+    pub(crate) fn backend(
+        &self,
+        node: NodeId,
+        bucket: &Bucket,
+        credentials: &Credentials,
+        entropy: &Entropy,
+    ) -> Result<Arc<dyn Backend>> {
+        let other = match self {
+            Self::Memory => return Ok(Arc::new(MemoryLog::new())),
             Self::Block { path, capacity } => {
-                Arc::new(BlockLog::file(path, capacity.unwrap_or(LOG_BYTES)))
+                let log = BlockLog::file(path, capacity.unwrap_or(LOG_BYTES));
+                return Ok(Arc::new(log));
             }
-        }
+            Self::Object(place) => place.as_ref(),
+        };
+        let other = other.map(|place| place.open(credentials, entropy));
+        let other = other.transpose()?;
+        let bucket = other.as_ref().unwrap_or(bucket);
+        let prefix = bucket.path(&format!("wal/{node}"));
+        let log = ObjectLog::new(bucket.counted(), prefix.as_ref(), entropy.next_u128())?;
+        Ok(Arc::new(log.with_url(&self.to_string())))
     }
 }

@@ -86,6 +86,8 @@ pub enum LogPlace {
         /// Bytes to use; needed to make a file, and otherwise the size it has.
         capacity: Option<u64>,
     },
+    /// `object:` in the engine's bucket, or `object:` and another bucket's place.
+    Object(Option<BucketPlace>),
 }
 
 /// Where the metadata is.
@@ -123,6 +125,11 @@ impl FromStr for LogPlace {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        // What follows is a place of its own, with its own parameters.
+        if let Some(bucket) = text.strip_prefix("object:") {
+            let other = (!bucket.is_empty()).then(|| bucket.parse()).transpose()?;
+            return Ok(Self::Object(other));
+        }
         let place = Parts::parse("log", text)?;
         match place.scheme {
             "memory" => place.nothing_else(&[]).map(|()| Self::Memory),
@@ -140,8 +147,8 @@ impl FromStr for LogPlace {
                     capacity: capacity.transpose()?,
                 })
             }
-            "object" | "nfs" => Err(place.refuse("this kind of log is not built yet; use block:")),
-            _ => Err(place.refuse("unknown scheme; known are block, memory")),
+            "nfs" => Err(place.refuse("this kind of log is not built yet; use block: or object:")),
+            _ => Err(place.refuse("unknown scheme; known are block, object, memory")),
         }
     }
 }
@@ -194,6 +201,8 @@ impl fmt::Display for LogPlace {
                     None => Ok(()),
                 }
             }
+            Self::Object(None) => f.write_str("object:"),
+            Self::Object(Some(bucket)) => write!(f, "object:{bucket}"),
         }
     }
 }
@@ -392,6 +401,13 @@ mod tests {
         };
         assert_eq!(place, expected);
         assert_eq!(place.to_string().parse::<LogPlace>().unwrap(), expected);
+        for text in [
+            "object:",
+            "object:memory:",
+            "object:s3://other/p?endpoint=http://localhost:8333&allow_http=true",
+        ] {
+            assert_eq!(text.parse::<LogPlace>().unwrap().to_string(), text);
+        }
         assert_eq!(
             "bucket:".parse::<MetadataPlace>().unwrap(),
             MetadataPlace::Bucket
@@ -409,7 +425,8 @@ mod tests {
         assert!(bucket("file://host/dir").contains("host"));
         assert!(bucket("memory:x").contains("nothing follows"));
         let log = |text: &str| text.parse::<LogPlace>().unwrap_err().to_string();
-        assert!(log("object:").contains("not built yet"));
+        assert!(log("object:?capacity=1GiB").contains("begins with a scheme"));
+        assert!(log("object:block:x").contains("known are memory, file, s3"));
         assert!(log("nfs:/mnt").contains("not built yet"));
         assert!(log("block:x?capacity=1GB").contains("KiB, MiB"));
         assert!(log("block:x?capacity=99999999TiB").contains("KiB, MiB"));

@@ -52,7 +52,7 @@ async fn places_that_are_missing_or_unknown_are_refused() {
         (Some("ftp://x"), Some("memory:")),
         (Some("memory:?x=1"), Some("memory:")),
         (Some("memory:"), Some("block:")),
-        (Some("memory:"), Some("object:")),
+        (Some("memory:"), Some("object:block:x")),
         (Some("memory:"), Some("nfs:/x")),
     ] {
         let mut builder = Engine::builder();

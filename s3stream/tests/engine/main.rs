@@ -9,5 +9,6 @@ mod cleanup;
 mod lifecycle;
 mod limits;
 mod log_failure;
+mod object_wal;
 #[cfg(feature = "aws")]
 mod real_s3;

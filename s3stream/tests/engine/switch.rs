@@ -36,7 +36,7 @@ const FIRST: &str = "block:DIR/first?capacity=16MiB";
 const SECOND: &str = "block:DIR/second?capacity=16MiB";
 
 /// Kinds of logs that a URL names.
-const KINDS: [&str; 2] = [FIRST, SECOND];
+const KINDS: [&str; 4] = [FIRST, SECOND, "object:", "object:file:DIR/bucket"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_log_follows_every_other_under_load_and_nothing_is_lost() {
