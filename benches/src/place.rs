@@ -15,6 +15,7 @@ use wal::{
     Backend,
     block::{BlockLog, Config, Io},
     memory::MemoryLog,
+    nfs::NfsLog,
 };
 
 use crate::{Options, Result, Workplace};
@@ -116,6 +117,19 @@ impl Places {
                         ..Config::default()
                     }),
                 ),
+            },
+            s3stream::store::LogPlace::Object(_) => {
+                return Err(format!(
+                    "{}: a log in a bucket has no raw device to be measured beside",
+                    self.wal
+                )
+                .into());
+            }
+            s3stream::store::LogPlace::Nfs { path, capacity } => LogPlace {
+                in_memory: false,
+                backend: Arc::new(NfsLog::at(&path, capacity.unwrap_or(LOG_CAPACITY))),
+                dir: Some(path),
+                depth: DEPTH,
             },
         })
     }

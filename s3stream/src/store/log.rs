@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use wal::{Backend, block::BlockLog, memory::MemoryLog, object::ObjectLog};
+use wal::{Backend, block::BlockLog, memory::MemoryLog, nfs::NfsLog, object::ObjectLog};
 
 use super::{Bucket, Credentials, LogPlace, local};
 use crate::{NodeId, Result, entropy::Entropy};
 
-/// The size of a log file that is made without a stated capacity: 256 MiB.
+/// The size of a log that is made without a stated capacity: 256 MiB.
 const LOG_BYTES: u64 = 256 << 20;
 
 impl LogPlace {
-    /// Makes the directory of a log in a file, durably, if it is missing.
+    /// Makes the directory of a log in a file, durably, if it is missing. That of an NFS log is never made: a mount point without its mount must not
+    /// look like a new log.
     pub(crate) fn make_dir(&self) -> Result<()> {
         let Self::Block { path, .. } = self else {
             return Ok(());
@@ -39,6 +40,10 @@ impl LogPlace {
             Self::Memory => return Ok(Arc::new(MemoryLog::new())),
             Self::Block { path, capacity } => {
                 let log = BlockLog::file(path, capacity.unwrap_or(LOG_BYTES));
+                return Ok(Arc::new(log));
+            }
+            Self::Nfs { path, capacity } => {
+                let log = NfsLog::at(path, capacity.unwrap_or(LOG_BYTES));
                 return Ok(Arc::new(log));
             }
             Self::Object(place) => place.as_ref(),

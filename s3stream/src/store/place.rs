@@ -88,6 +88,13 @@ pub enum LogPlace {
     },
     /// `object:` in the engine's bucket, or `object:` and another bucket's place.
     Object(Option<BucketPlace>),
+    /// `nfs:DIR?capacity=SIZE`: a directory that several hosts may mount.
+    Nfs {
+        /// The directory, which must be there.
+        path: PathBuf,
+        /// Bytes to use; needed to make a log, and otherwise the size it has.
+        capacity: Option<u64>,
+    },
 }
 
 /// Where the metadata is.
@@ -133,22 +140,15 @@ impl FromStr for LogPlace {
         let place = Parts::parse("log", text)?;
         match place.scheme {
             "memory" => place.nothing_else(&[]).map(|()| Self::Memory),
-            "block" => {
-                place.known(&["capacity"])?;
-                let capacity = place.parameter("capacity").map(|size| {
-                    parse_size(size).ok_or_else(|| {
-                        place.refuse(
-                            "capacity is a number of bytes, or one with KiB, MiB, GiB or TiB",
-                        )
-                    })
-                });
-                Ok(Self::Block {
-                    path: place.file()?,
-                    capacity: capacity.transpose()?,
-                })
-            }
-            "nfs" => Err(place.refuse("this kind of log is not built yet; use block: or object:")),
-            _ => Err(place.refuse("unknown scheme; known are block, object, memory")),
+            "block" => Ok(Self::Block {
+                path: place.file()?,
+                capacity: place.capacity()?,
+            }),
+            "nfs" => Ok(Self::Nfs {
+                path: place.file()?,
+                capacity: place.capacity()?,
+            }),
+            _ => Err(place.refuse("unknown scheme; known are block, nfs, object, memory")),
         }
     }
 }
@@ -194,16 +194,24 @@ impl fmt::Display for LogPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("memory:"),
-            Self::Block { path, capacity } => {
-                write_path(f, "block", path)?;
-                match capacity {
-                    Some(capacity) => write!(f, "?capacity={capacity}"),
-                    None => Ok(()),
-                }
-            }
+            Self::Block { path, capacity } => write_sized(f, "block", path, *capacity),
+            Self::Nfs { path, capacity } => write_sized(f, "nfs", path, *capacity),
             Self::Object(None) => f.write_str("object:"),
             Self::Object(Some(bucket)) => write!(f, "object:{bucket}"),
         }
+    }
+}
+
+fn write_sized(
+    f: &mut fmt::Formatter<'_>,
+    scheme: &str,
+    path: &std::path::Path,
+    capacity: Option<u64>,
+) -> fmt::Result {
+    write_path(f, scheme, path)?;
+    match capacity {
+        Some(capacity) => write!(f, "?capacity={capacity}"),
+        None => Ok(()),
     }
 }
 
@@ -280,6 +288,17 @@ impl<'a> Parts<'a> {
                 .with("known", known.join(", "))),
             None => Ok(()),
         }
+    }
+
+    /// The capacity, the only parameter there may be.
+    fn capacity(&self) -> Result<Option<u64>> {
+        self.known(&["capacity"])?;
+        let size = self.parameter("capacity").map(|size| {
+            parse_size(size).ok_or_else(|| {
+                self.refuse("capacity is a number of bytes, or one with KiB, MiB, GiB or TiB")
+            })
+        });
+        size.transpose()
     }
 
     fn nothing_else(&self, known: &[&str]) -> Result<()> {
@@ -408,6 +427,13 @@ mod tests {
         ] {
             assert_eq!(text.parse::<LogPlace>().unwrap().to_string(), text);
         }
+        let place: LogPlace = "nfs:/mnt/wal?capacity=1GiB".parse().unwrap();
+        let expected = LogPlace::Nfs {
+            path: "/mnt/wal".into(),
+            capacity: Some(1 << 30),
+        };
+        assert_eq!(place, expected);
+        assert_eq!(place.to_string().parse::<LogPlace>().unwrap(), expected);
         assert_eq!(
             "bucket:".parse::<MetadataPlace>().unwrap(),
             MetadataPlace::Bucket
@@ -427,7 +453,8 @@ mod tests {
         let log = |text: &str| text.parse::<LogPlace>().unwrap_err().to_string();
         assert!(log("object:?capacity=1GiB").contains("begins with a scheme"));
         assert!(log("object:block:x").contains("known are memory, file, s3"));
-        assert!(log("nfs:/mnt").contains("not built yet"));
+        assert!(log("nfs:/mnt?lease=1s").contains("known: capacity"));
+        assert!(log("nfs:").contains("a path follows"));
         assert!(log("block:x?capacity=1GB").contains("KiB, MiB"));
         assert!(log("block:x?capacity=99999999TiB").contains("KiB, MiB"));
         let metadata = "etcd://h1,h2/p".parse::<MetadataPlace>().unwrap_err();

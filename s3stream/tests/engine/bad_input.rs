@@ -53,7 +53,7 @@ async fn places_that_are_missing_or_unknown_are_refused() {
         (Some("memory:?x=1"), Some("memory:")),
         (Some("memory:"), Some("block:")),
         (Some("memory:"), Some("object:block:x")),
-        (Some("memory:"), Some("nfs:/x")),
+        (Some("memory:"), Some("nfs:")),
     ] {
         let mut builder = Engine::builder();
         if let Some(bucket) = bucket {

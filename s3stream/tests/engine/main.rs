@@ -9,6 +9,7 @@ mod cleanup;
 mod lifecycle;
 mod limits;
 mod log_failure;
+mod nfs;
 mod object_wal;
 #[cfg(feature = "aws")]
 mod real_s3;

@@ -12,9 +12,12 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Where a directory of several hosts would be mounted: it is never made.
+        std::fs::create_dir(dir.path().join("shared")).expect("a mount point");
         Self {
             places: Places::new(),
-            dir: tempfile::tempdir().expect("a directory"),
+            dir,
         }
     }
 
@@ -34,9 +37,10 @@ impl Node {
 
 const FIRST: &str = "block:DIR/first?capacity=16MiB";
 const SECOND: &str = "block:DIR/second?capacity=16MiB";
+const SHARED: &str = "nfs:DIR/shared?capacity=16MiB";
 
 /// Kinds of logs that a URL names.
-const KINDS: [&str; 4] = [FIRST, SECOND, "object:", "object:file:DIR/bucket"];
+const KINDS: [&str; 5] = [FIRST, SECOND, SHARED, "object:", "object:file:DIR/bucket"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_log_follows_every_other_under_load_and_nothing_is_lost() {
