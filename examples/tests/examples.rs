@@ -98,6 +98,23 @@ async fn tail_and_catch_up_reads_everything_three_times() {
 }
 
 #[tokio::test]
+async fn failover_serves_everything_and_the_first_owner_hears_that_it_is_fenced() {
+    let said = output("failover").await;
+    let lines: Vec<_> = said.lines().collect();
+    let [stopped, serves, all, goes_on, fenced, closed] = lines[..] else {
+        panic!("{said}");
+    };
+    assert!(stopped.ends_with("records, and is stopped"), "{said}");
+    assert!(
+        serves.starts_with("the second owner serves after"),
+        "{said}"
+    );
+    assert_eq!([all, goes_on], ["it has all of them", "and goes on"]);
+    assert!(fenced.contains("fenced"), "{said}");
+    assert_eq!(closed, "closed: nothing is lost, nothing forked");
+}
+
+#[tokio::test]
 async fn custom_wal_passes_the_suite_and_loses_nothing_to_a_kill() {
     let said = output("custom_wal").await;
     let lines: Vec<_> = said.lines().collect();
