@@ -3,6 +3,11 @@
 //! The first owner is a process of its own that is stopped in the middle of its work, as a paused machine is. It does not know that it was
 //! replaced. When it goes on, the fence in the log refuses its next write: it acknowledges nothing that the new owner does not have.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how long it took is for whoever watches"
+)]
+
 use std::{
     env,
     error::Error,
