@@ -125,6 +125,14 @@ pub enum LogError {
     /// An earlier append failed, so what follows it cannot be known: open the log again.
     #[error("the log stopped after an earlier failure: {0}")]
     Stopped(#[source] Arc<LogError>),
+    /// A leader epoch or its start is negative: the caller is at fault.
+    #[error("leader epoch {epoch} at offset {start} cannot be")]
+    InvalidEpoch {
+        /// The leader epoch.
+        epoch: i32,
+        /// Where it should have begun.
+        start: i64,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
@@ -146,7 +154,7 @@ impl LogError {
     /// The error code of the Kafka protocol.
     pub fn code(&self) -> i16 {
         match self {
-            Self::Undecodable { .. } => -1,
+            Self::Undecodable { .. } | Self::InvalidEpoch { .. } => -1,
             Self::OffsetOutOfRange { .. } => 1,
             Self::Corrupt(_) => 2,
             Self::Deleted => 3,

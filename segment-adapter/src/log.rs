@@ -7,6 +7,7 @@
 //! [`KafkaLog::delete_old_segments`] now and then.
 
 mod append;
+mod epochs;
 mod open;
 mod read;
 mod retention;
@@ -23,9 +24,10 @@ use s3stream::segment::{Segment, SegmentLog};
 pub use append::AppendHandle;
 
 use crate::config::LogConfig;
+use crate::epochs::Epochs;
 use crate::error::LogError;
 use crate::position::Offsets;
-use crate::summary::{IndexEntry, Sealed, Summary};
+use crate::summary::{IndexEntry, Note, Sealed, Summary};
 
 /// The clock of the broker: what timestamps are compared with and taken from.
 pub trait WallClock: Send + Sync {
@@ -54,6 +56,11 @@ struct State {
     active: Summary,
     /// Bytes of the active segment when it was last noted in the time index.
     noted_bytes: u64,
+    epochs: Epochs,
+    /// The latest epoch that the meta stream has, -1 for none.
+    noted_epoch: i32,
+    /// How many epochs are noted to the active segment.
+    epoch_notes: usize,
     life: Life,
 }
 
@@ -94,20 +101,6 @@ impl KafkaLog {
         }
     }
 
-    /// The leader epoch of the last batch, -1 for none.
-    pub fn latest_epoch(&self) -> i32 {
-        let active = self.shared.state.lock().active.last_epoch;
-        if active >= 0 {
-            return active;
-        }
-        let sealed = self.shared.log.segments();
-        let newest = sealed.iter().rev().find_map(|segment| {
-            let summary = Sealed::decode(&segment.attributes).ok()?.summary;
-            (summary.last_epoch >= 0).then_some(summary.last_epoch)
-        });
-        newest.unwrap_or(-1)
-    }
-
     /// Bytes of all batches that are kept, those below the log start included as long as their segment is.
     ///
     /// # Errors
@@ -145,7 +138,8 @@ impl KafkaLog {
                 None
             } else {
                 // Queued after every append, so it is durable only when they are.
-                Some(self.shared.log.annotate(summary.encode_note()))
+                let note = Note::Summary(summary).encode();
+                Some(self.shared.log.annotate(note))
             }
         };
         match noted {
@@ -232,6 +226,7 @@ impl KafkaLog {
             } else {
                 Sealed {
                     summary: active.clone(),
+                    epochs: Vec::new(),
                     index: index(&notes)?,
                 }
             };
@@ -243,8 +238,13 @@ impl KafkaLog {
 
 /// The time index that the notes of the active segment make.
 fn index(notes: &[Bytes]) -> Result<Vec<IndexEntry>, LogError> {
-    let entry = |note| Summary::decode_note(note).map(|summary| summary.entry());
-    notes.iter().map(entry).collect()
+    let mut entries = Vec::new();
+    for note in notes {
+        if let Note::Summary(summary) = Note::decode(note)? {
+            entries.push(summary.entry());
+        }
+    }
+    Ok(entries)
 }
 
 impl Life {

@@ -1,23 +1,33 @@
 //! What is known of a segment without reading it. `docs/format.md` §Kafka log edits.
 //!
 //! A [`Summary`] of the first `n` batches, as a note in the active segment, is where a reopening goes on from and an
-//! entry of the sparse time index; with the index it is the attributes of a sealed segment. Largest timestamps never
-//! decrease along an index. `decode(encode(x)) == x`.
+//! entry of the sparse time index; with the index and its leader epochs it is the attributes of a sealed segment. A leader
+//! epoch that begins in the active segment is a note of its own, and the first note of a segment is the epoch in force
+//! at its base. Largest timestamps never decrease along an index. `decode(encode(x)) == x`.
 
 use bytes::{Buf, BufMut, Bytes};
 
+use crate::epochs::EpochStart;
 use crate::error::LogError;
 use crate::header::BatchHeader;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 // Persisted: never renumber.
 const NOTE: u8 = 1;
 const SEALED: u8 = 2;
-const SUMMARY_LEN: usize = 8 + 8 + 8 + 8 + 8 + 4 + 4 + 8 + 8;
+const EPOCH: u8 = 3;
+const SUMMARY_LEN: usize = 8 + 8 + 8 + 8 + 8 + 8 + 8;
 const ENTRY_LEN: usize = 8 + 8;
-const _: () = assert!(SUMMARY_LEN == 64 && ENTRY_LEN == 16);
+const EPOCH_LEN: usize = 4 + 8;
+const _: () = assert!(SUMMARY_LEN == 56 && ENTRY_LEN == 16 && EPOCH_LEN == 12);
+/// The most leader epochs that begin in a segment; one more begins the next segment.
+pub(crate) const SEGMENT_EPOCHS_MAX: usize = 512;
 /// The most index entries of a sealed segment; more are thinned out, so that a log of many segments stays small.
 pub(crate) const SEALED_ENTRIES_MAX: usize = 128;
+const _: () = assert!(
+    2 + SUMMARY_LEN + 2 + (SEGMENT_EPOCHS_MAX + 1) * EPOCH_LEN + SEALED_ENTRIES_MAX * ENTRY_LEN
+        <= s3stream::segment::ATTRIBUTES_BYTES_MAX
+);
 
 /// What is known of the batches of a segment from its base up to `end`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,10 +42,6 @@ pub(crate) struct Summary {
     pub(crate) max_timestamp: i64,
     /// Base offset of the first batch with the largest timestamp, -1 for none.
     pub(crate) max_timestamp_offset: i64,
-    /// Leader epoch of the first batch, -1 for none.
-    pub(crate) first_epoch: i32,
-    /// Leader epoch of the last batch, -1 for none.
-    pub(crate) last_epoch: i32,
     /// When the segment was begun, by the broker's clock.
     pub(crate) created_ms: i64,
     /// When it was last appended to, by the broker's clock.
@@ -58,8 +64,6 @@ impl Summary {
             first_timestamp: -1,
             max_timestamp: -1,
             max_timestamp_offset: -1,
-            first_epoch: -1,
-            last_epoch: -1,
             created_ms: now_ms,
             modified_ms: now_ms,
         }
@@ -69,7 +73,6 @@ impl Summary {
     pub(crate) fn add(&mut self, header: &BatchHeader, bytes: u64, now_ms: i64) {
         if self.bytes == 0 {
             self.first_timestamp = header.max_timestamp;
-            self.first_epoch = header.partition_leader_epoch;
         }
         if header.max_timestamp > self.max_timestamp {
             self.max_timestamp = header.max_timestamp;
@@ -77,7 +80,6 @@ impl Summary {
         }
         self.end = header.last_offset().saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.last_epoch = header.partition_leader_epoch;
         self.modified_ms = now_ms;
     }
 
@@ -97,30 +99,12 @@ impl Summary {
         }
     }
 
-    pub(crate) fn encode_note(&self) -> Bytes {
-        let mut out = Vec::with_capacity(2 + SUMMARY_LEN);
-        out.put_slice(&[VERSION, NOTE]);
-        self.put(&mut out);
-        out.into()
-    }
-
-    pub(crate) fn decode_note(bytes: &Bytes) -> Result<Self, LogError> {
-        let mut rest = checked(bytes, NOTE)?;
-        let summary = Self::take(&mut rest)?;
-        if !rest.is_empty() {
-            return Err(damaged("a note is longer than a summary", bytes.len()));
-        }
-        Ok(summary)
-    }
-
     fn put(&self, out: &mut Vec<u8>) {
         out.put_i64(self.end);
         out.put_u64(self.bytes);
         out.put_i64(self.first_timestamp);
         out.put_i64(self.max_timestamp);
         out.put_i64(self.max_timestamp_offset);
-        out.put_i32(self.first_epoch);
-        out.put_i32(self.last_epoch);
         out.put_i64(self.created_ms);
         out.put_i64(self.modified_ms);
     }
@@ -135,33 +119,100 @@ impl Summary {
             first_timestamp: rest.get_i64(),
             max_timestamp: rest.get_i64(),
             max_timestamp_offset: rest.get_i64(),
-            first_epoch: rest.get_i32(),
-            last_epoch: rest.get_i32(),
             created_ms: rest.get_i64(),
             modified_ms: rest.get_i64(),
         })
     }
 }
 
+/// A note of the active segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Note {
+    /// What the segment holds so far.
+    Summary(Summary),
+    /// A leader epoch begins, or began before the segment and goes on.
+    Epoch(EpochStart),
+}
+
+impl Note {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(2 + SUMMARY_LEN);
+        match self {
+            Self::Summary(summary) => {
+                out.put_slice(&[VERSION, NOTE]);
+                summary.put(&mut out);
+            }
+            Self::Epoch(entry) => {
+                out.put_slice(&[VERSION, EPOCH]);
+                put_epoch(&mut out, entry);
+            }
+        }
+        out.into()
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, LogError> {
+        let (note, rest) = match bytes.get(1) {
+            Some(&EPOCH) => {
+                let mut rest = checked(bytes, EPOCH)?;
+                (Self::Epoch(take_epoch(&mut rest)?), rest)
+            }
+            _ => {
+                let mut rest = checked(bytes, NOTE)?;
+                (Self::Summary(Summary::take(&mut rest)?), rest)
+            }
+        };
+        if !rest.is_empty() {
+            return Err(damaged("a note is longer than its fields", bytes.len()));
+        }
+        Ok(note)
+    }
+}
+
+fn put_epoch(out: &mut Vec<u8>, entry: &EpochStart) {
+    out.put_i32(entry.epoch);
+    out.put_i64(entry.start);
+}
+
+fn take_epoch(rest: &mut &[u8]) -> Result<EpochStart, LogError> {
+    if rest.len() < EPOCH_LEN {
+        return Err(damaged("a leader epoch is cut off", rest.len()));
+    }
+    Ok(EpochStart {
+        epoch: rest.get_i32(),
+        start: rest.get_i64(),
+    })
+}
+
 /// The attributes of a sealed segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Sealed {
     pub(crate) summary: Summary,
+    /// The leader epoch in force at its base, and all that begin in it.
+    pub(crate) epochs: Vec<EpochStart>,
     pub(crate) index: Vec<IndexEntry>,
 }
 
 impl Sealed {
     /// Keeps every n-th entry, so that at most [`SEALED_ENTRIES_MAX`] stay.
-    pub(crate) fn new(summary: Summary, index: &[IndexEntry]) -> Self {
+    pub(crate) fn new(summary: Summary, epochs: &[EpochStart], index: &[IndexEntry]) -> Self {
         let step = index.len().div_ceil(SEALED_ENTRIES_MAX).max(1);
         let index = index.iter().skip(step - 1).step_by(step).copied().collect();
-        Self { summary, index }
+        Self {
+            summary,
+            epochs: epochs.to_vec(),
+            index,
+        }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(2 + SUMMARY_LEN + self.index.len() * ENTRY_LEN);
+        let lists = self.epochs.len() * EPOCH_LEN + self.index.len() * ENTRY_LEN;
+        let mut out = Vec::with_capacity(2 + SUMMARY_LEN + 2 + lists);
         out.put_slice(&[VERSION, SEALED]);
         self.summary.put(&mut out);
+        out.put_u16(self.epochs.len() as u16);
+        for entry in &self.epochs {
+            put_epoch(&mut out, entry);
+        }
         for entry in &self.index {
             out.put_i64(entry.end);
             out.put_i64(entry.max_timestamp);
@@ -172,6 +223,14 @@ impl Sealed {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, LogError> {
         let mut rest = checked(bytes, SEALED)?;
         let summary = Summary::take(&mut rest)?;
+        if rest.len() < 2 {
+            return Err(damaged("the leader epochs are cut off", rest.len()));
+        }
+        let count = rest.get_u16();
+        let mut epochs = Vec::new();
+        for _ in 0..count {
+            epochs.push(take_epoch(&mut rest)?);
+        }
         if rest.len() % ENTRY_LEN != 0 {
             return Err(damaged("a time index is cut off", rest.len()));
         }
@@ -182,7 +241,11 @@ impl Sealed {
                 max_timestamp: rest.get_i64(),
             });
         }
-        Ok(Self { summary, index })
+        Ok(Self {
+            summary,
+            epochs,
+            index,
+        })
     }
 }
 
@@ -211,8 +274,6 @@ mod tests {
             first_timestamp: 1,
             max_timestamp: 2,
             max_timestamp_offset: 3,
-            first_epoch: 4,
-            last_epoch: 5,
             created_ms: 6,
             modified_ms: 7,
         }
@@ -226,36 +287,52 @@ mod tests {
             &[0, 0, 0, 0, 0, 0, 0, 1],
             &[0, 0, 0, 0, 0, 0, 0, 2],
             &[0, 0, 0, 0, 0, 0, 0, 3],
-            &[0, 0, 0, 4, 0, 0, 0, 5],
             &[0, 0, 0, 0, 0, 0, 0, 6],
             &[0, 0, 0, 0, 0, 0, 0, 7],
         ]
         .concat();
-        let note = Bytes::from([&[1, 1][..], &body].concat());
-        assert_eq!(summary().encode_note(), note);
-        assert_eq!(Summary::decode_note(&note).unwrap(), summary());
+        let bytes = Bytes::from([&[2, 1][..], &body].concat());
+        let note = Note::Summary(summary());
+        assert_eq!(note.encode(), bytes);
+        assert_eq!(Note::decode(&bytes).unwrap(), note);
+
+        let epoch = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5];
+        let bytes = Bytes::from([&[2, 3][..], &epoch].concat());
+        let note = Note::Epoch(EpochStart { epoch: 4, start: 5 });
+        assert_eq!(note.encode(), bytes);
+        assert_eq!(Note::decode(&bytes).unwrap(), note);
 
         let entry = [0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 9];
-        let bytes = Bytes::from([&[1, 2][..], &body, &entry].concat());
+        let bytes = Bytes::from([&[2, 2][..], &body, &[0, 1], &epoch, &entry].concat());
         let index = [IndexEntry {
             end: 8,
             max_timestamp: 9,
         }];
-        let sealed = Sealed::new(summary(), &index);
+        let sealed = Sealed::new(summary(), &[EpochStart { epoch: 4, start: 5 }], &index);
         assert_eq!(sealed.encode(), bytes);
         assert_eq!(Sealed::decode(&bytes).unwrap(), sealed);
     }
 
     #[test]
     fn what_is_cut_off_or_of_another_version_is_refused() {
-        let note = summary().encode_note();
-        for len in 0..note.len() {
-            let error = Summary::decode_note(&note.slice(..len)).unwrap_err();
-            assert_eq!(error.code(), 56);
+        let epoch = EpochStart { epoch: 4, start: 5 };
+        for note in [Note::Summary(summary()), Note::Epoch(epoch)] {
+            let note = note.encode();
+            for len in 0..note.len() {
+                let error = Note::decode(&note.slice(..len)).unwrap_err();
+                assert_eq!(error.code(), 56);
+            }
+            assert!(Note::decode(&[&note[..], &[0]].concat().into()).is_err());
+            assert!(Sealed::decode(&note).is_err());
+            for other in [1, 3] {
+                let other = Bytes::from([&[other][..], &note[1..]].concat());
+                assert!(Note::decode(&other).is_err());
+            }
         }
-        assert!(Sealed::decode(&note).is_err());
-        let newer = Bytes::from([&[2, 1][..], &note[2..]].concat());
-        assert!(Summary::decode_note(&newer).is_err());
+        let sealed = Sealed::new(summary(), &[epoch; 3], &[]).encode();
+        for len in 0..sealed.len() {
+            assert!(Sealed::decode(&sealed.slice(..len)).is_err(), "{len}");
+        }
     }
 
     #[test]
@@ -266,7 +343,7 @@ mod tests {
                 max_timestamp: n * 2,
             })
             .collect();
-        let sealed = Sealed::new(summary(), &index);
+        let sealed = Sealed::new(summary(), &[], &index);
         assert_eq!(sealed.index.len(), 125);
         assert_eq!(sealed.index[0].end, 7);
         assert!(sealed.index.is_sorted_by_key(|entry| entry.end));

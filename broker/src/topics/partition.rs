@@ -130,6 +130,7 @@ impl Partition {
         // A partition would have to be taken over two thousand million times.
         let epoch = i32::try_from(epoch).unwrap_or(i32::MAX);
         let log = KafkaLog::open(streams, self.config.clone(), SystemClock::shared()).await?;
+        log.assign_epoch_start(epoch)?;
         self.epoch.store(epoch, Ordering::Relaxed);
         Ok(Leading {
             log,

@@ -118,9 +118,7 @@ impl SegmentLog {
     pub fn append(&self, at: u64, count: u64, payload: &[&[u8]]) -> Result<Append> {
         let mut state = self.usable()?;
         if state.jumping {
-            return Err(Error::unavailable(
-                "a segment is being begun at a later offset",
-            ));
+            return Err(jumping());
         }
         if at != self.next_of(&state.list) {
             return Err(Error::invalid("not the next offset of the log")
@@ -144,24 +142,33 @@ impl SegmentLog {
     }
 
     /// Notes `note` to the active segment: at most [`ANNOTATION_BYTES_MAX`](super::ANNOTATION_BYTES_MAX) bytes, kept
-    /// until the segment is sealed.
+    /// until the segment is sealed. Begins a segment if none is active.
     ///
     /// # Errors
-    /// As [`Stream::append`]; `Invalid` also without an active segment or past
-    /// [`ANNOTATIONS_MAX`](super::ANNOTATIONS_MAX).
+    /// As [`Stream::append`]; `Invalid` also past [`ANNOTATIONS_MAX`](super::ANNOTATIONS_MAX).
     pub fn annotate(&self, note: Bytes) -> Result<Append> {
-        self.edit_now(&mut *self.usable()?, vec![Edit::Annotate { note }])
+        let mut state = self.usable()?;
+        let mut edits = Vec::with_capacity(2);
+        if state.list.active_slice().is_none() {
+            if state.jumping {
+                return Err(jumping());
+            }
+            edits.push(self.begin_edit(self.next_of(&state.list)));
+        }
+        edits.push(Edit::Annotate { note });
+        self.edit_now(&mut state, edits)
     }
 
-    /// Seals the active segment with `attributes` and begins the next at its end, in one edit. An empty segment is
-    /// begun anew.
+    /// Seals the active segment with `attributes` and begins the next at its end, with `note` as its first if there is
+    /// one, all in one edit. An empty segment is begun anew.
     ///
     /// # Errors
     /// As [`Stream::append`]; `Invalid` also without an active segment.
-    pub fn roll(&self, attributes: Bytes) -> Result<Append> {
+    pub fn roll(&self, attributes: Bytes, note: Option<Bytes>) -> Result<Append> {
         let mut state = self.usable()?;
         let end = self.next_of(&state.list);
-        let edits = vec![Edit::Seal { end, attributes }, self.begin_edit(end)];
+        let mut edits = vec![Edit::Seal { end, attributes }, self.begin_edit(end)];
+        edits.extend(note.map(|note| Edit::Annotate { note }));
         self.edit_now(&mut state, edits)
     }
 
@@ -421,6 +428,10 @@ impl fmt::Debug for SegmentLog {
             .field("segments", &self.segment_count())
             .finish()
     }
+}
+
+fn jumping() -> Error {
+    Error::unavailable("a segment is being begun at a later offset")
 }
 
 fn out_of_range(offset: u64, start: u64, confirm: u64) -> Error {

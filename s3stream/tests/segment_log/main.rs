@@ -69,7 +69,7 @@ async fn appends_roll_and_are_read_over_segment_bounds() {
     let log = open(&world).await;
     assert_eq!((log.bounds().next, log.segment_count()), (0, 0));
     put(&log, 2, "a").await;
-    log.roll(Bytes::from_static(b"first"))
+    log.roll(Bytes::from_static(b"first"), None)
         .unwrap()
         .await
         .unwrap();
@@ -124,7 +124,7 @@ async fn trimming_the_front_drops_whole_segments_and_their_records() {
     let log = open(&world).await;
     for text in ["a", "b", "c"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new()).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None).unwrap().await.unwrap();
     }
     put(&log, 10, "d").await;
     assert_eq!(
@@ -157,7 +157,7 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
     let log = open(&world).await;
     for text in ["a", "b"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new()).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None).unwrap().await.unwrap();
     }
     put(&log, 10, "c").await;
     let other = world.streams().await.pop().unwrap();
@@ -205,12 +205,13 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
 async fn annotations_last_until_the_segment_is_sealed() {
     let mut world = World::new(2).await;
     let log = open(&world).await;
-    assert!(log.annotate(Bytes::from_static(b"x")).is_err());
-    put(&log, 1, "a").await;
+    // There is no segment yet: the note begins one.
     log.annotate(Bytes::from_static(b"one"))
         .unwrap()
         .await
         .unwrap();
+    assert_eq!(log.active_base(), Some(0));
+    put(&log, 1, "a").await;
     log.annotate(Bytes::from_static(b"two"))
         .unwrap()
         .await
@@ -218,7 +219,16 @@ async fn annotations_last_until_the_segment_is_sealed() {
     world.crash(false).await;
     let log = open(&world).await;
     assert_eq!(log.annotations(), ["one", "two"]);
-    log.roll(Bytes::new()).unwrap().await.unwrap();
+    let carried = Bytes::from_static(b"three");
+    log.roll(Bytes::new(), Some(carried))
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!(log.annotations(), ["three"]);
+    world.crash(false).await;
+    let log = open(&world).await;
+    assert_eq!(log.annotations(), ["three"]);
+    log.roll(Bytes::new(), None).unwrap().await.unwrap();
     assert!(log.annotations().is_empty());
 }
 
@@ -229,7 +239,10 @@ async fn the_meta_stream_stays_short_however_many_edits_there_were() {
     for _ in 0..40 {
         for _ in 0..20 {
             put(&log, 1, "a").await;
-            log.roll(Bytes::from(vec![7; 200])).unwrap().await.unwrap();
+            log.roll(Bytes::from(vec![7; 200]), None)
+                .unwrap()
+                .await
+                .unwrap();
         }
         log.trim_front(..log.bounds().confirm - 5).await.unwrap();
         log.maintain().await.unwrap();
@@ -253,7 +266,7 @@ async fn a_checkpoint_of_many_segments_is_written_in_parts() {
     let attributes = Bytes::from(vec![7; 16 * 1024]);
     for _ in 0..80 {
         put(&log, 1, "a").await;
-        log.roll(attributes.clone()).unwrap().await.unwrap();
+        log.roll(attributes.clone(), None).unwrap().await.unwrap();
     }
     let before = world.streams().await[1].next();
     log.maintain().await.unwrap();
@@ -272,7 +285,7 @@ async fn an_edit_whose_caller_went_away_still_takes_effect() {
     let log = open(&world).await;
     for text in ["a", "b"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new()).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None).unwrap().await.unwrap();
     }
     {
         // Polled once, so that the edit is queued, and dropped.
@@ -298,6 +311,6 @@ async fn a_log_whose_streams_were_reopened_stops() {
         log.append(1, 1, &[b"x"]).unwrap_err().kind(),
         ErrorKind::Unavailable
     );
-    assert!(log.roll(Bytes::new()).is_err() && log.trim_front(..1).await.is_err());
+    assert!(log.roll(Bytes::new(), None).is_err() && log.trim_front(..1).await.is_err());
     assert_eq!(read_all(&reopened).await, expected(&[(0, "a"), (1, "b")]));
 }

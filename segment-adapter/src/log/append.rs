@@ -9,7 +9,7 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::header::TimestampType;
 use crate::position::AppendInfo;
-use crate::summary::{Sealed, Summary};
+use crate::summary::{Note, Sealed, Summary};
 use crate::validate::{Validated, validate_as_leader};
 
 /// The time index of an active segment has at most this many entries, whatever the interval.
@@ -132,15 +132,21 @@ impl KafkaLog {
             let bounds = log.bounds();
             let base_offset = bounds.next as i64;
             let (header, records) = batch.stamp(base_offset, leader_epoch);
-            let prepared = self
-                .roll_if_due(
-                    &mut state,
-                    config,
-                    header.max_timestamp,
-                    size,
-                    count,
-                    now_ms,
-                )
+            let epochs = Self::epochs_with(&state, leader_epoch, base_offset)?;
+            let noted = epochs.map_or(Ok(()), |epochs| {
+                self.note_epochs(&mut state, epochs, now_ms)
+            });
+            let prepared = noted
+                .and_then(|()| {
+                    self.roll_if_due(
+                        &mut state,
+                        config,
+                        header.max_timestamp,
+                        size,
+                        count,
+                        now_ms,
+                    )
+                })
                 .and_then(|()| {
                     self.note_if_due(&mut state, config);
                     log.append(bounds.next, count, &[&header.encode(), &records])
@@ -217,9 +223,16 @@ impl KafkaLog {
     pub(super) fn seal(&self, state: &mut State, now_ms: i64) -> s3stream::Result<()> {
         // Notes that cannot be read were refused when the log was opened.
         let index = index(&self.shared.log.annotations()).unwrap_or_default();
-        let sealed = Sealed::new(state.active.clone(), &index);
+        let base = self.shared.log.active_base().unwrap_or(0) as i64;
+        let sealed = Sealed::new(state.active.clone(), state.epochs.since_base(base), &index);
+        let goes_on = state
+            .epochs
+            .latest()
+            .map(|epoch| Note::Epoch(epoch).encode());
         // Its order before the next append in the log is enough: if it is lost, so is that append.
-        let _order_is_enough = self.shared.log.roll(sealed.encode())?;
+        let _order_is_enough = self.shared.log.roll(sealed.encode(), goes_on)?;
+        state.noted_epoch = state.epochs.latest().map_or(-1, |latest| latest.epoch);
+        state.epoch_notes = 1;
         state.active = Summary::new(state.active.end, now_ms);
         state.noted_bytes = 0;
         Ok(())
@@ -247,7 +260,11 @@ impl KafkaLog {
             return;
         }
         // Without room for it the next append tries again; a note is a help, not a need.
-        if let Ok(_order_is_enough) = self.shared.log.annotate(state.active.encode_note()) {
+        if let Ok(_order_is_enough) = self
+            .shared
+            .log
+            .annotate(Note::Summary(state.active.clone()).encode())
+        {
             state.noted_bytes = state.active.bytes;
         }
     }

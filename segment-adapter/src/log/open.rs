@@ -8,9 +8,10 @@ use s3stream::segment::SegmentLog;
 
 use super::{KafkaLog, Life, Shared, State, WallClock};
 use crate::config::LogConfig;
+use crate::epochs::Epochs;
 use crate::error::LogError;
 use crate::log::read::whole_batch;
-use crate::summary::{Sealed, Summary};
+use crate::summary::{Note, Sealed, Summary};
 
 /// Bytes of data read at once.
 const SCAN_BYTES: usize = 1 << 20;
@@ -36,7 +37,7 @@ impl KafkaLog {
         };
         let log = SegmentLog::open(data.clone(), meta).await?;
         let now_ms = clock.now_ms();
-        let (active, noted_bytes) = recover(&log, now_ms).await?;
+        let recovered = recover(&log, now_ms).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 data,
@@ -44,8 +45,11 @@ impl KafkaLog {
                 clock,
                 state: Mutex::new(State {
                     config: Arc::new(config),
-                    active,
-                    noted_bytes,
+                    active: recovered.active,
+                    noted_bytes: recovered.noted_bytes,
+                    noted_epoch: recovered.epochs.latest().map_or(-1, |latest| latest.epoch),
+                    epochs: recovered.epochs,
+                    epoch_notes: recovered.epoch_notes,
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
@@ -54,45 +58,79 @@ impl KafkaLog {
     }
 }
 
-/// The summary of the active segment, and how many of its bytes the last note covers.
-async fn recover(log: &SegmentLog, now_ms: i64) -> Result<(Summary, u64), LogError> {
+/// What is known once the notes were read and the data after them.
+struct Recovered {
+    active: Summary,
+    /// How many bytes of the active segment the last note covers.
+    noted_bytes: u64,
+    epochs: Epochs,
+    /// How many epochs are noted to the active segment.
+    epoch_notes: usize,
+}
+
+async fn recover(log: &SegmentLog, now_ms: i64) -> Result<Recovered, LogError> {
     let bounds = log.bounds();
     let segments = log.segments();
-    for segment in segments.iter().filter(|segment| segment.is_sealed()) {
-        Sealed::decode(&segment.attributes)?;
-    }
-    let Some(active) = segments.last().filter(|segment| !segment.is_sealed()) else {
-        return Ok((Summary::new(bounds.next as i64, now_ms), 0));
+    let mut recovered = Recovered {
+        active: Summary::new(bounds.next as i64, now_ms),
+        noted_bytes: 0,
+        epochs: Epochs::default(),
+        epoch_notes: 0,
     };
-    let mut noted_bytes = 0;
-    let mut summary = Summary::new(active.base as i64, now_ms);
-    let notes = log.annotations();
-    super::index(&notes)?;
-    if let Some(note) = notes.last() {
-        summary = Summary::decode_note(note)?;
-        noted_bytes = summary.bytes;
-        if summary.end < active.base as i64 || summary.end > bounds.confirm as i64 {
-            return Err(LogError::StoredState(format!(
-                "a note of offset {} in a segment of {}..{}",
-                summary.end, active.base, bounds.confirm
-            )));
+    for segment in segments.iter().filter(|segment| segment.is_sealed()) {
+        for entry in Sealed::decode(&segment.attributes)?.epochs {
+            recovered.epochs.assign(entry.epoch, entry.start)?;
         }
     }
-    // What the log start hides counts as long as its segment is kept.
-    let mut at = summary.end as u64;
-    while at < bounds.confirm {
-        let fetched = log.fetch_kept(at, SCAN_BYTES).await?;
-        for record in &fetched.records {
-            let batch = whole_batch(record)?;
-            summary.add(batch.header(), record.payload.len() as u64, now_ms);
-            at = record.offsets.end;
+    if let Some(active) = segments.last().filter(|segment| !segment.is_sealed()) {
+        recovered.active = Summary::new(active.base as i64, now_ms);
+        recovered.read_notes(log, active.base as i64)?;
+        recovered.read_data(log, now_ms).await?;
+    }
+    recovered.epochs.truncate_from_end(bounds.confirm as i64);
+    recovered.epochs.forget_below(bounds.start as i64);
+    Ok(recovered)
+}
+
+impl Recovered {
+    fn read_notes(&mut self, log: &SegmentLog, base: i64) -> Result<(), LogError> {
+        for note in log.annotations() {
+            match Note::decode(&note)? {
+                Note::Summary(summary) => self.active = summary,
+                Note::Epoch(entry) => {
+                    self.epochs.assign(entry.epoch, entry.start)?;
+                    self.epoch_notes += 1;
+                }
+            }
         }
-        if fetched.records.is_empty() {
+        let (end, confirm) = (self.active.end, log.bounds().confirm as i64);
+        if end < base || end > confirm {
             return Err(LogError::StoredState(format!(
-                "no batch at offset {at}, below the end {}",
-                bounds.confirm
+                "a note of offset {end} in a segment of {base}..{confirm}"
             )));
         }
+        self.noted_bytes = self.active.bytes;
+        Ok(())
     }
-    Ok((summary, noted_bytes))
+
+    /// The batches after the last note; their epochs are noted. What the log start hides counts as long as its segment is kept.
+    async fn read_data(&mut self, log: &SegmentLog, now_ms: i64) -> Result<(), LogError> {
+        let confirm = log.bounds().confirm;
+        let mut at = self.active.end as u64;
+        while at < confirm {
+            let fetched = log.fetch_kept(at, SCAN_BYTES).await?;
+            for record in &fetched.records {
+                let batch = whole_batch(record)?;
+                let header = batch.header();
+                self.active.add(header, record.payload.len() as u64, now_ms);
+                at = record.offsets.end;
+            }
+            if fetched.records.is_empty() {
+                return Err(LogError::StoredState(format!(
+                    "no batch at offset {at}, below the end {confirm}"
+                )));
+            }
+        }
+        Ok(())
+    }
 }

@@ -26,6 +26,7 @@ impl KafkaLog {
         if let Some((count, below)) = self.prepare_deletion(now_ms)? {
             let trimmed = self.shared.log.trim_front(..below).await;
             trimmed.map_err(|error| self.failed(error))?;
+            self.forget_epochs();
             deleted = count;
         }
         let maintained = self.shared.log.maintain().await;
@@ -58,6 +59,7 @@ impl KafkaLog {
         }
         let trimmed = self.shared.log.trim_front(..before as u64).await;
         trimmed.map_err(|error| self.failed(error))?;
+        self.forget_epochs();
         Ok(self.offsets().log_start)
     }
 

@@ -34,32 +34,20 @@ impl KafkaLog {
     ) -> Result<TimestampOffset, LogError> {
         self.check_readable()?;
         match spec {
-            TimestampSpec::Earliest => self.earliest().await,
+            TimestampSpec::Earliest => Ok(self.earliest()),
             TimestampSpec::Latest => self.latest().await,
             TimestampSpec::At(timestamp) => self.first_at(timestamp).await,
             TimestampSpec::MaxTimestamp => self.first_newest().await,
         }
     }
 
-    async fn earliest(&self) -> Result<TimestampOffset, LogError> {
-        let offsets = self.offsets();
-        let described = self.described()?;
-        let (start, hw) = (offsets.log_start, offsets.hw);
-        let first = described
-            .iter()
-            .map(|(_, sealed)| &sealed.summary)
-            .find(|summary| summary.end > start);
-        let leader_epoch = match first {
-            Some(summary) if summary.first_epoch == summary.last_epoch => summary.first_epoch,
-            // The epoch changed within the segment: the batch itself says.
-            Some(_) if start < hw => self.batch_at(start).await?.header().partition_leader_epoch,
-            _ => self.latest_epoch(),
-        };
-        Ok(TimestampOffset {
-            offset: start,
+    fn earliest(&self) -> TimestampOffset {
+        let offset = self.offsets().log_start;
+        TimestampOffset {
+            offset,
             timestamp: -1,
-            leader_epoch,
-        })
+            leader_epoch: self.epoch_at(offset),
+        }
     }
 
     /// Only after making sure that the log is still this node's (S8): a paused owner would tell an old end.
@@ -149,17 +137,6 @@ impl KafkaLog {
                     return Ok(Some(found));
                 }
             }
-        }
-    }
-
-    async fn batch_at(&self, offset: i64) -> Result<Batch, LogError> {
-        let fetched = self.shared.log.fetch(offset as u64, 1).await;
-        let fetched = fetched.map_err(|error| self.read_failed(error, offset))?;
-        match fetched.records.first() {
-            Some(record) => whole_batch(record),
-            None => Err(LogError::StoredState(format!(
-                "no batch at offset {offset}"
-            ))),
         }
     }
 }

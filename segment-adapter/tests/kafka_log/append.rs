@@ -25,8 +25,14 @@ async fn vector_90_every_batch_carries_the_leader_epoch() {
     let data = log.read(0, 1000, true).await.unwrap();
     assert_eq!(batches(&data)[0].header().partition_leader_epoch, EPOCH);
     assert_eq!(log.latest_epoch(), EPOCH);
+    put_records(&log, 1).await;
     log.roll().unwrap();
     assert_eq!(log.latest_epoch(), EPOCH);
+    let starts = log.epoch_starts();
+    assert_eq!(
+        (starts[0].epoch, starts[0].start, starts.len()),
+        (EPOCH, 0, 1)
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod append;
+mod epochs;
 mod model;
 mod read;
 mod reopen;

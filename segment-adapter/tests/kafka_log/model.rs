@@ -11,6 +11,7 @@ enum Call {
         codec: usize,
         timestamps: Vec<i64>,
         wait: bool,
+        new_leader: bool,
     },
     Roll,
     DeleteRecords {
@@ -36,8 +37,14 @@ enum Call {
 fn call() -> impl Strategy<Value = Call> {
     let timestamps = prop::collection::vec(-1..1000i64, 1..6);
     prop_oneof![
-        8 => (0..5usize, timestamps, any::<bool>())
-            .prop_map(|(codec, timestamps, wait)| Call::Append { codec, timestamps, wait }),
+        8 => (0..5usize, timestamps, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+            |(codec, timestamps, wait, new_leader)| Call::Append {
+                codec,
+                timestamps,
+                wait,
+                new_leader,
+            }
+        ),
         2 => Just(Call::Roll),
         1 => (0..=100i64).prop_map(|percent| Call::DeleteRecords { percent }),
         2 => (prop::option::of(0..3000i64), prop::option::of(0..1000i64))
@@ -68,6 +75,9 @@ struct Model {
     end: i64,
     acknowledged: i64,
     segments: Vec<Vec<StoredBatch>>,
+    epoch: i32,
+    /// Every epoch that has a batch and where it began, gone or not.
+    epochs: Vec<(i32, i64)>,
 }
 
 impl Model {
@@ -77,6 +87,8 @@ impl Model {
             end: 0,
             acknowledged: 0,
             segments: vec![Vec::new()],
+            epoch: 0,
+            epochs: Vec::new(),
         }
     }
 
@@ -173,8 +185,20 @@ impl Model {
         while self.segments.len() > log.segment_count().max(1) && self.active().is_empty() {
             self.segments.pop();
         }
+        self.epochs.retain(|(_, start)| *start < end);
         self.end = end;
         self.acknowledged = end;
+    }
+
+    /// The epochs that have an offset from the log start on, the first one cut there.
+    fn epochs_from_start(&self) -> Vec<(i32, i64)> {
+        let next = self.epochs.iter().skip(1).map(|(_, start)| *start);
+        let ends = next.chain([i64::MAX]);
+        let known = self.epochs.iter().zip(ends);
+        known
+            .filter(|(_, end)| *end > self.start)
+            .map(|((epoch, start), _)| (*epoch, *start.max(&self.start)))
+            .collect()
     }
 
     fn check(&self, log: &KafkaLog) {
@@ -184,6 +208,12 @@ impl Model {
         let batches: u64 = self.batches().map(|batch| batch.bytes).sum();
         assert_eq!(log.size().unwrap(), batches);
         assert_eq!(log.segment_count().max(1), self.segments.len());
+        let epochs = log.epoch_starts();
+        let epochs: Vec<_> = epochs
+            .iter()
+            .map(|entry| (entry.epoch, entry.start))
+            .collect();
+        assert_eq!(epochs, self.epochs_from_start());
     }
 
     async fn check_read(&self, log: &KafkaLog, from: i64, bytes: usize) {
@@ -225,9 +255,14 @@ async fn run(calls: Vec<Call>) {
                 codec,
                 timestamps,
                 wait,
+                new_leader,
             } => {
+                model.epoch += i32::from(new_leader);
+                if model.epochs.last().is_none_or(|last| last.0 != model.epoch) {
+                    model.epochs.push((model.epoch, model.end));
+                }
                 let sent = batch(Codec::ALL[codec], &timestamps, &[7; 100]);
-                let handle = log.append_as_leader(sent, EPOCH).unwrap();
+                let handle = log.append_as_leader(sent, model.epoch).unwrap();
                 assert_eq!(handle.info.first_offset, model.end);
                 let (base, bytes) = (model.end, handle.info.valid_bytes);
                 let stored = StoredBatch {

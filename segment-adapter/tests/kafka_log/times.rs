@@ -65,6 +65,8 @@ async fn vector_119_earliest_latest_and_largest_with_their_epochs() {
     assert_eq!(find(&log, TimestampSpec::At(2000)).await, found(1, 2000, 1));
     assert_eq!(find(&log, TimestampSpec::Earliest).await, found(0, -1, 0));
     assert_eq!(find(&log, TimestampSpec::Latest).await, found(2, -1, 1));
+    log.assign_epoch_start(2).unwrap();
+    assert_eq!(find(&log, TimestampSpec::Latest).await, found(2, -1, 2));
     assert_eq!(
         find(&log, TimestampSpec::MaxTimestamp).await,
         found(1, 2000, 1)
