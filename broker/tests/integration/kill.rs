@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,23 +18,42 @@ const PARTITIONS: i32 = 4;
 
 #[test]
 fn three_kills_lose_nothing_and_invent_nothing() {
-    rounds(3, 1);
+    rounds(3, 1, |_, _| None);
+}
+
+/// A start after each kill is with a log of another kind: the one before is settled first (M6).
+#[test]
+fn four_kills_with_another_log_each_time_lose_nothing_and_invent_nothing() {
+    rounds(4, 3, |dir, round| match round % 3 {
+        0 => Some("object:".to_owned()),
+        1 => None,
+        _ => {
+            let dir = dir.join("shared");
+            std::fs::create_dir_all(&dir).unwrap();
+            Some(format!("nfs:{}?capacity=64MiB", dir.display()))
+        }
+    });
 }
 
 #[test]
 #[ignore = "takes minutes: .ci/run kill9"]
 fn twenty_kills_lose_nothing_and_invent_nothing() {
-    rounds(20, 2);
+    rounds(20, 2, |_, _| None);
 }
 
-fn rounds(count: u64, seed: u64) {
+/// `log` says which log a round has, if it is not the block log.
+fn rounds(count: u64, seed: u64, log: impl Fn(&Path, u64) -> Option<String>) {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places::under(dir.path());
+    let places = |round| {
+        let places = Places::under(dir.path());
+        let wal = log(dir.path(), round).unwrap_or_else(|| places.wal.clone());
+        Places { wal, ..places }
+    };
     let mut rng = Rng::new(seed);
     let mut sent = BTreeSet::new();
     let mut acknowledged = BTreeMap::new();
     for round in 0..count {
-        let program = Program::start(&places, &[]);
+        let program = Program::start(&places(round), &[]);
         let bootstrap = program.address.to_string();
         if round == 0 {
             create_topic(&bootstrap, "t", PARTITIONS);
@@ -78,7 +98,7 @@ fn rounds(count: u64, seed: u64) {
             );
         }
     }
-    let program = Program::start(&places, &[]);
+    let program = Program::start(&places(count), &[]);
     verify(&program.address.to_string(), &sent, &acknowledged, count);
     program.stop();
 }
