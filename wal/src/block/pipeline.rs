@@ -16,7 +16,7 @@ use super::{
     config::Limits,
     frame::{self, HEADER_LEN, Header, PREFIX_LEN},
     gather::{Gather, Unsealed},
-    ring::{COPIES, Ring, block_ceil},
+    ring::{BLOCK, COPIES, Ring, block_ceil},
     superblock::Superblock,
 };
 use crate::{Commit, Durable, Error, LogEpoch, Position, Usage};
@@ -78,11 +78,29 @@ impl Flight {
     }
 }
 
-/// Where a frame that is not trimmed lies.
+/// Where frames that are not trimmed lie: one, or of a large ring those that begin close to each other. They are given up together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Kept {
     pub(crate) position: u64,
     pub(crate) records_end: u64,
+}
+
+/// Pieces of a ring whose frames are kept apart: 1 MiB of memory at most, and space comes back in 65,536ths.
+const KEPT_PIECES: u64 = 1 << 16;
+
+impl Kept {
+    /// Adds a frame of `ring` behind those in `list`, together with the last of them if both begin in one piece at or above `floor`.
+    pub(crate) fn add(self, list: &mut VecDeque<Self>, ring: Ring, floor: u64) {
+        let piece = block_ceil(ring.capacity() / KEPT_PIECES).max(BLOCK);
+        match list.back_mut() {
+            Some(last)
+                if last.position >= floor && last.position / piece == self.position / piece =>
+            {
+                last.records_end = self.records_end;
+            }
+            _ => list.push_back(self),
+        }
+    }
 }
 
 /// What the next frame of a log links to.
@@ -126,6 +144,8 @@ pub(crate) struct Pipeline {
     limits: Limits,
     salt: u64,
     epoch: LogEpoch,
+    /// Where the epoch began.
+    begun: u64,
     phase: Phase,
     gather: Gather,
     sequence: u64,
@@ -162,6 +182,7 @@ impl Pipeline {
             limits,
             salt: frame::salt(superblock.identity.log),
             epoch,
+            begun: start,
             phase: Phase::Open,
             gather: Gather::new(limits, start),
             sequence: 0,
@@ -316,10 +337,11 @@ impl Pipeline {
                 .into_iter()
                 .map(|(at, data)| Request { at, data, tag }),
         );
-        self.kept.push_back(Kept {
+        let kept = Kept {
             position,
             records_end,
-        });
+        };
+        kept.add(&mut self.kept, self.ring, self.begun);
         self.link = Link {
             checksum,
             records_end,

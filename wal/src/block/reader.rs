@@ -1,8 +1,13 @@
 //! Reads a device and a ring as a caller of a replay would like to: awaited, by position, ahead.
 //!
-//! - Memory is bounded: one window of [`AHEAD`] bytes, or one frame if that is larger.
+//! - Memory is bounded: [`AHEAD`] pieces of [`PIECE`] bytes, or the pieces of one frame if it is larger, and that frame in one piece.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
@@ -10,12 +15,14 @@ use tokio::sync::oneshot;
 use super::{
     device::Device,
     frame::{Flaw, HEADER_LEN, Header},
-    ring::{BLOCK, RING_START, Ring, block_ceil},
+    ring::{BLOCK, Ring, block_ceil},
 };
 use crate::{Error, LogEpoch};
 
 /// Bytes read at once.
-const AHEAD: u64 = 1 << 20;
+const PIECE: u64 = 1 << 20;
+/// Pieces that are read or held at once.
+const AHEAD: usize = 4;
 
 /// Waits for one operation of a device. Dropped completions are errors. The device is held until the operation ends even if the wait does not last so
 /// long: exclusive use is not over while a write may still land.
@@ -34,30 +41,31 @@ where
         // Nobody waits any more: the caller was dropped.
         let _ = tell.send(result);
     }));
-    let gone = || {
-        io::Error::new(
-            io::ErrorKind::BrokenPipe,
-            "the device dropped the operation",
-        )
-    };
     told.await
         .unwrap_or_else(|_| Err(gone()))
         .map_err(|source| Error::of_device(op, device.name(), source))
 }
 
+fn gone() -> io::Error {
+    let what = "the device dropped the operation";
+    io::Error::new(io::ErrorKind::BrokenPipe, what)
+}
+
+/// Whether a read has given all that was asked for.
+fn whole(bytes: &Bytes, len: u64, at: u64) -> io::Result<()> {
+    if bytes.len() as u64 == len {
+        return Ok(());
+    }
+    let short = format!("{} bytes of {len} at {at}", bytes.len());
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, short))
+}
+
 /// Reads from the device.
 pub(crate) async fn read(device: &Arc<dyn Device>, at: u64, len: usize) -> Result<Bytes, Error> {
     let bytes = outcome(device, "read", |done| device.read(at, len, done)).await?;
-    if bytes.len() == len {
-        return Ok(bytes);
-    }
-    let short = format!("{} bytes of {len} at {at}", bytes.len());
-    let source = Arc::new(io::Error::new(io::ErrorKind::UnexpectedEof, short));
-    Err(Error::Io {
-        op: "read",
-        place: device.name(),
-        source,
-    })
+    whole(&bytes, len as u64, at)
+        .map_err(|source| Error::of_device("read", device.name(), source))?;
+    Ok(bytes)
 }
 
 /// Writes to the device, durably.
@@ -70,7 +78,7 @@ pub(crate) async fn sync(device: &Arc<dyn Device>) -> Result<(), Error> {
     outcome(device, "sync", |done| device.sync(done)).await
 }
 
-/// Reads a ring by position, with a window ahead.
+/// Reads a ring by position, ahead of what is looked at.
 #[derive(Debug)]
 pub(crate) struct Reader {
     home: Arc<dyn Device>,
@@ -79,8 +87,49 @@ pub(crate) struct Reader {
     /// The one that is read now.
     device: Arc<dyn Device>,
     ring: Ring,
-    window: Bytes,
-    window_at: u64,
+    /// Read or being read, back to back, ending at `next`.
+    pieces: VecDeque<Piece>,
+    next: u64,
+    /// Where reading ahead ends.
+    until: u64,
+}
+
+/// A contiguous piece of the ring.
+#[derive(Debug)]
+struct Piece {
+    at: u64,
+    len: u64,
+    bytes: Bytes,
+    /// While it is being read.
+    coming: Option<oneshot::Receiver<io::Result<Bytes>>>,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.at + self.len
+    }
+
+    /// Waits until it was read.
+    async fn arrive(&mut self) -> io::Result<()> {
+        if let Some(coming) = &mut self.coming {
+            let bytes = coming.await.unwrap_or_else(|_| Err(gone()))?;
+            whole(&bytes, self.len, self.at)?;
+            self.bytes = bytes;
+            self.coming = None;
+        }
+        Ok(())
+    }
+
+    /// What it holds of `range`.
+    fn part(&self, range: Range<u64>) -> Bytes {
+        let cut = |position: u64| {
+            let at = position.clamp(self.at, self.end()) - self.at;
+            usize::try_from(at)
+                .unwrap_or(usize::MAX)
+                .min(self.bytes.len())
+        };
+        self.bytes.slice(cut(range.start)..cut(range.end))
+    }
 }
 
 impl Reader {
@@ -90,8 +139,9 @@ impl Reader {
             of_epochs: BTreeMap::new(),
             device,
             ring,
-            window: Bytes::new(),
-            window_at: 0,
+            pieces: VecDeque::new(),
+            next: 0,
+            until: 0,
         }
     }
 
@@ -105,46 +155,81 @@ impl Reader {
         let device = self.of_epochs.get(&epoch).unwrap_or(&self.home);
         if !Arc::ptr_eq(device, &self.device) {
             self.device = Arc::clone(device);
-            self.window = Bytes::new();
+            self.pieces.clear();
         }
     }
 
-    /// At least `len` bytes from `position`, both multiples of [`BLOCK`], `len` at most the ring's.
+    /// Reads ahead from here on, as far as `until`.
+    pub(crate) fn ahead(&mut self, until: u64) {
+        self.until = until;
+    }
+
+    /// The `len` bytes from `position`, both multiples of [`BLOCK`], `len` at most the ring's.
     async fn bytes(&mut self, position: u64, len: u64) -> Result<Bytes, Error> {
-        let held = position.checked_sub(self.window_at).filter(|skip| {
-            skip.checked_add(len)
-                .is_some_and(|end| end <= self.window.len() as u64)
-        });
-        if let Some(skip) = held {
-            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-            return Ok(self.window.slice(skip..));
+        let end = position + len;
+        while self.pieces.front().is_some_and(|p| p.end() <= position) {
+            self.pieces.pop_front();
         }
-        let (first, rest) = self
-            .ring
-            .extents(position, len.max(AHEAD.min(self.ring.capacity())));
-        let wraps = first.len < len;
-        let mut window = self.read(first.at, first.len).await?;
-        if let Some(rest) = rest.filter(|_| wraps) {
-            debug_assert_eq!(rest.at, RING_START);
-            let rest = self.read(rest.at, len - first.len).await?;
-            let mut both = BytesMut::with_capacity(window.len() + rest.len());
-            both.extend_from_slice(&window);
-            both.extend_from_slice(&rest);
-            window = both.freeze();
+        if self.pieces.front().is_none_or(|p| p.at > position) {
+            self.pieces.clear();
+            self.next = position;
         }
-        self.window = window.clone();
-        self.window_at = position;
-        Ok(window)
+        // A lap further is the same bytes again.
+        let until = self
+            .until
+            .min(position.saturating_add(self.ring.capacity()));
+        while self.next < end || (self.next < until && self.pieces.len() < AHEAD) {
+            self.begin(end.max(until));
+        }
+        let mut parts = Vec::new();
+        for piece in self.pieces.iter_mut().take_while(|p| p.at < end) {
+            if let Err(e) = piece.arrive().await {
+                self.pieces.clear();
+                return Err(Error::of_device("read", self.device.name(), e));
+            }
+            parts.push(piece.part(position..end));
+        }
+        if parts.len() == 1 {
+            return Ok(parts.swap_remove(0));
+        }
+        let mut joined = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+        parts.iter().for_each(|part| joined.extend_from_slice(part));
+        Ok(joined.freeze())
     }
 
-    /// Makes the window end with the block at `position`, as far down as `lowest`: for a search downwards.
+    /// Begins to read the next piece, up to `end` at most. It does not hold the device: a read that is given up is nobody's any more.
+    fn begin(&mut self, end: u64) {
+        let len = (end - self.next).min(PIECE).min(self.ring.capacity());
+        let (extent, _) = self.ring.extents(self.next, len);
+        let (tell, coming) = oneshot::channel();
+        let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+        let done = Box::new(move |result| drop(tell.send(result)));
+        self.device.read(extent.at, len, done);
+        self.pieces.push_back(Piece {
+            at: self.next,
+            len: extent.len,
+            bytes: Bytes::new(),
+            coming: Some(coming),
+        });
+        self.next += extent.len;
+    }
+
+    /// Waits for what was begun and gives it up.
+    pub(crate) async fn rest(&mut self) {
+        self.until = 0;
+        for mut piece in self.pieces.drain(..) {
+            // Whoever needs it reads it again.
+            let _ = piece.arrive().await;
+        }
+    }
+
+    /// Makes what is held end with the block at `position`, as far down as `lowest`: for a search downwards.
     pub(crate) async fn look_back(&mut self, position: u64, lowest: u64) -> Result<(), Error> {
-        let holds = position >= self.window_at
-            && position + BLOCK <= self.window_at + self.window.len() as u64;
-        if holds {
+        let first = self.pieces.front().map_or(u64::MAX, |p| p.at);
+        if first <= position && position + BLOCK <= self.next {
             return Ok(());
         }
-        let reach = AHEAD.min(self.ring.capacity());
+        let reach = PIECE.min(self.ring.capacity());
         let from = (position + BLOCK)
             .saturating_sub(reach)
             .max(lowest)
@@ -152,15 +237,12 @@ impl Reader {
         self.bytes(from, position + BLOCK - from).await.map(drop)
     }
 
-    async fn read(&self, at: u64, len: u64) -> Result<Bytes, Error> {
-        read(&self.device, at, usize::try_from(len).unwrap_or(usize::MAX)).await
-    }
-
-    /// The header at `position`, if a sound one of this log stands there.
+    /// The header at `position`, if a sound one of this log stands there, of a frame that is no longer than `len_max`.
     pub(crate) async fn header(
         &mut self,
         position: u64,
         salt: u64,
+        len_max: u64,
     ) -> Result<Result<(Header, u32), Flaw>, Error> {
         let bytes = self.bytes(position, BLOCK).await?;
         Ok(
@@ -177,10 +259,11 @@ impl Reader {
                             found: header.position,
                         });
                     }
-                    if header.len() > self.ring.capacity() {
+                    let max = len_max.min(self.ring.capacity());
+                    if header.len() > max {
                         return Err(Flaw::Length {
                             len: header.len(),
-                            max: self.ring.capacity(),
+                            max,
                         });
                     }
                     Ok((header, crc))

@@ -108,6 +108,7 @@ impl BlockReplay {
         self.span = 0;
         self.position = self.spans.first().map_or(0, |span| span.first);
         self.walk.restart();
+        self.ahead();
     }
 
     /// What ends the newest epoch and may not be durable: whole frames that nobody may have acknowledged. Below them is nothing like that, since a
@@ -132,6 +133,12 @@ impl BlockReplay {
         Some((span.epoch, first.position..block_ceil(span.end)))
     }
 
+    /// The span at hand is read to its end, and ahead no further.
+    fn ahead(&mut self) {
+        let end = self.spans.get(self.span).map_or(0, |span| span.end);
+        self.walk.ahead(block_ceil(end));
+    }
+
     /// The records of the next frame, if there is one.
     async fn frame(&mut self) -> Result<Option<Vec<Replayed>>, Error> {
         while let Some(span) = self.spans.get(self.span).copied() {
@@ -145,6 +152,7 @@ impl BlockReplay {
                 return Ok(Some(replayed(&span, &header, records)));
             }
             self.span += 1;
+            self.ahead();
             if let Some(next) = self.spans.get(self.span) {
                 if next.first != self.position {
                     self.walk.restart();

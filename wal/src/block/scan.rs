@@ -3,6 +3,8 @@
 //! - Of a sealed epoch every frame from its trim to its sealed end must be there.
 //! - Of the unsealed one, a bad frame at `p` is corruption if `p` lies below what is known to have been acknowledged: the durable end in the
 //!   metadata, in the superblock, or in any sound header at or up to one window above `p`. Otherwise `p` is the end.
+//! - Of what is known to have been acknowledged only the headers are read: a bad body among it is corruption, which the replay tells. The bodies
+//!   above that decide where the epoch ends, and are read.
 //! - What lies above an end is never looked at again: it has a lower epoch than whatever will be written there.
 //!
 //! It looks ahead for one window, not for the whole ring: a writer never has frames in flight further than that above the acknowledged ones, so the
@@ -16,7 +18,7 @@ use super::{
     frame::{self, Flaw, HEADER_LEN, Header, PREFIX_LEN},
     pipeline::{Kept, Link},
     reader::Reader,
-    ring::{BLOCK, block_ceil, block_floor},
+    ring::{BLOCK, Ring, block_ceil, block_floor},
     superblock::Superblock,
 };
 use crate::{EpochEnd, EpochState, Error, LogEpoch, LogState, Position, Replayed};
@@ -43,11 +45,16 @@ pub(crate) struct Scan {
     pub(crate) link: Option<Link>,
 }
 
+/// Frames at least this far apart are looked at one by one; others are read as they lie, ahead.
+const SPARSE_BYTES: u64 = 128 << 10;
+
 /// Reads frame after frame and holds each against the one before.
 #[derive(Debug)]
 pub(crate) struct Walk {
     reader: Reader,
     salt: u64,
+    /// The longest frame that a writer of this log may have written: no more memory than that is taken on a header's word.
+    len_max: u64,
     place: String,
     /// The last frame that was read, unless something was skipped since.
     link: Option<Link>,
@@ -61,6 +68,7 @@ impl Walk {
         Self {
             reader,
             salt,
+            len_max: block_ceil(superblock.window),
             place,
             link: None,
             next: None,
@@ -73,29 +81,52 @@ impl Walk {
         self.next = None;
     }
 
-    /// The frame of `epoch` at `position`, with its records.
-    pub(crate) async fn step(
+    /// From here on what lies up to `until` is read ahead.
+    pub(crate) fn ahead(&mut self, until: u64) {
+        self.reader.ahead(until);
+    }
+
+    /// The header of the frame of `epoch` at `position`. What its body is worth is not looked at.
+    async fn look(
         &mut self,
         epoch: LogEpoch,
         position: u64,
-    ) -> Result<Result<(Header, Vec<(u64, Bytes)>), Flaw>, Error> {
+    ) -> Result<Result<Looked, Flaw>, Error> {
         self.reader.enter(epoch);
-        let (header, checksum) = match self.reader.header(position, self.salt).await? {
+        let found = self.reader.header(position, self.salt, self.len_max);
+        let (header, checksum) = match found.await? {
             Ok(found) => found,
             Err(flaw) => return Ok(Err(flaw)),
         };
         if let Err(flaw) = self.follows(epoch, &header) {
             return Ok(Err(flaw));
         }
-        let bytes = self.reader.frame(&header).await?;
-        Ok(header.records(&bytes).map(|records| {
-            self.link = Some(Link {
-                checksum,
-                records_end: header.records_end(),
-            });
-            self.next = Some((epoch, header.sequence + 1));
-            (header, records)
-        }))
+        let link = Link {
+            checksum,
+            records_end: header.records_end(),
+        };
+        self.link = Some(link);
+        self.next = Some((epoch, header.sequence + 1));
+        Ok(Ok(Looked { header, link }))
+    }
+
+    /// The records of a frame that was looked at, if its body is what the header says.
+    async fn body(&mut self, header: &Header) -> Result<Result<Vec<(u64, Bytes)>, Flaw>, Error> {
+        let bytes = self.reader.frame(header).await?;
+        Ok(header.records(&bytes))
+    }
+
+    /// The frame of `epoch` at `position`, with its records.
+    pub(crate) async fn step(
+        &mut self,
+        epoch: LogEpoch,
+        position: u64,
+    ) -> Result<Result<(Header, Vec<(u64, Bytes)>), Flaw>, Error> {
+        let header = match self.look(epoch, position).await? {
+            Ok(looked) => looked.header,
+            Err(flaw) => return Ok(Err(flaw)),
+        };
+        Ok(self.body(&header).await?.map(|records| (header, records)))
     }
 
     fn follows(&self, epoch: LogEpoch, header: &Header) -> Result<(), Flaw> {
@@ -138,6 +169,115 @@ impl Walk {
     }
 }
 
+/// A frame whose header is sound and follows.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    header: Header,
+    link: Link,
+}
+
+/// The frames of one epoch as they are found: the last of them may be torn, the others are known to have been durable, and what their bodies are
+/// worth is the replay's to tell.
+#[derive(Debug)]
+struct Chain {
+    ring: Ring,
+    span: Span,
+    /// The end of the last record that is not in doubt.
+    missing_from: u64,
+    link: Option<Link>,
+    /// Frames of which nothing says that they were durable, in order: at most a window of them.
+    unproven: VecDeque<Looked>,
+}
+
+impl Chain {
+    /// Takes in frame after frame up to the sealed end, or to the first that is not there: what is then known to be durable, and the place and the flaw.
+    async fn follow(
+        &mut self,
+        walk: &mut Walk,
+        scan: &mut Scan,
+        window: u64,
+        known: u64,
+        sealed: Option<u64>,
+    ) -> Result<(u64, Option<(u64, Flaw)>), Error> {
+        let Span {
+            epoch, trim, first, ..
+        } = self.span;
+        let (mut bound, mut position, mut flaw) = (known, first, None);
+        walk.ahead(u64::MAX);
+        while flaw.is_none() && sealed.is_none_or(|end| position < end) {
+            let looked = match walk.look(epoch, position).await? {
+                Ok(looked) => looked,
+                Err(found) => {
+                    flaw = Some((position, found));
+                    break;
+                }
+            };
+            let header = looked.header;
+            if position == first && header.position > trim && header.predecessor_end > trim {
+                let what = format!("records up to {} are missing", header.predecessor_end);
+                return Err(walk.corrupt(trim, what));
+            }
+            let far = header.len() >= SPARSE_BYTES;
+            walk.ahead(if far { 0 } else { u64::MAX });
+            bound = bound.max(header.durable_through);
+            position = header.end();
+            self.unproven.push_back(looked);
+            self.settle(bound, scan);
+            flaw = self.prove(walk, scan, position, window).await?;
+        }
+        // A body that is bad before the end that the headers show is the end.
+        if let Some(earlier) = self.prove(walk, scan, u64::MAX, 0).await? {
+            flaw = Some(earlier);
+        }
+        Ok((bound, flaw))
+    }
+
+    /// Takes in what lies below `bound`.
+    fn settle(&mut self, bound: u64, scan: &mut Scan) {
+        while let Some(looked) = self.unproven.front().copied() {
+            if looked.link.records_end > bound {
+                return;
+            }
+            self.unproven.pop_front();
+            self.take(looked, scan);
+        }
+    }
+
+    /// Takes in every frame that begins more than `window` below `position` and whose body is sound; the place and the flaw of the first that is not.
+    async fn prove(
+        &mut self,
+        walk: &mut Walk,
+        scan: &mut Scan,
+        position: u64,
+        window: u64,
+    ) -> Result<Option<(u64, Flaw)>, Error> {
+        while let Some(looked) = self.unproven.front().copied() {
+            let at = looked.header.position;
+            if position - at <= window {
+                break;
+            }
+            if let Err(flaw) = walk.body(&looked.header).await? {
+                self.unproven.clear();
+                return Ok(Some((at, flaw)));
+            }
+            self.unproven.pop_front();
+            self.take(looked, scan);
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, Looked { header, link }: Looked, scan: &mut Scan) {
+        self.span.end = self.span.end.max(link.records_end);
+        self.missing_from = link.records_end;
+        self.link = Some(link);
+        let kept = Kept {
+            position: header.position,
+            records_end: link.records_end,
+        };
+        kept.add(&mut scan.kept, self.ring, self.span.first);
+    }
+}
+
 /// Scans all that `state` says is started and owed on the log that `superblock` describes.
 pub(crate) async fn scan(
     walk: &mut Walk,
@@ -154,7 +294,19 @@ pub(crate) async fn scan(
         scan_epoch(walk, superblock, owed, &mut scan).await?;
     }
     scan.link = walk.link;
+    walk.reader.rest().await;
     Ok(scan)
+}
+
+/// What is known to be durable of an epoch before any of its frames was read.
+fn known_end(superblock: &Superblock, owed: &EpochState) -> u64 {
+    let known = owed.durable_end.max(owed.sealed_end.unwrap_or_default());
+    let newest = superblock.started.map(|(epoch, _)| epoch);
+    if newest == Some(owed.epoch) && owed.sealed_end.is_none() {
+        known.get().max(superblock.durable_end)
+    } else {
+        known.get()
+    }
 }
 
 async fn scan_epoch(
@@ -172,14 +324,7 @@ async fn scan_epoch(
         });
         return Ok(());
     }
-    let mut bound = owed.durable_end.get().max(sealed.unwrap_or(0));
-    if superblock
-        .started
-        .is_some_and(|(started, _)| started == epoch)
-        && sealed.is_none()
-    {
-        bound = bound.max(superblock.durable_end);
-    }
+    let known = known_end(superblock, owed);
     let first = first_frame(walk, superblock, epoch, trim).await?;
     if scan
         .kept
@@ -188,38 +333,26 @@ async fn scan_epoch(
     {
         walk.restart();
     }
-    let mut span = Span {
-        epoch,
-        trim,
-        first,
-        end: trim,
+    let mut chain = Chain {
+        ring: superblock.ring,
+        span: Span {
+            epoch,
+            trim,
+            first,
+            end: trim,
+        },
+        // From a frame's start down to the trim nothing is missing; without a frame that covers the trim, that is told by the next one.
+        missing_from: trim,
+        link: walk.link,
+        unproven: VecDeque::new(),
     };
-    let mut position = first;
-    // From a frame's start down to the trim nothing is missing; without a frame that covers the trim, that is told by the next one.
-    let mut missing_from = trim;
-    loop {
-        if sealed.is_some_and(|end| position >= end) {
-            break;
-        }
-        let flaw = match walk.step(epoch, position).await? {
-            Ok((header, _)) => {
-                if position == first && header.position > trim && header.predecessor_end > trim {
-                    let what = format!("records up to {} are missing", header.predecessor_end);
-                    return Err(walk.corrupt(trim, what));
-                }
-                bound = bound.max(header.durable_through);
-                span.end = span.end.max(header.records_end());
-                scan.kept.push_back(Kept {
-                    position,
-                    records_end: header.records_end(),
-                });
-                position = header.end();
-                missing_from = header.records_end();
-                continue;
-            }
-            Err(flaw) => flaw,
-        };
-        if missing_from < bound {
+    let (bound, flaw) = chain
+        .follow(walk, scan, superblock.window, known, sealed)
+        .await?;
+    walk.link = chain.link;
+    let span = chain.span;
+    if let Some((position, flaw)) = flaw {
+        if chain.missing_from < bound {
             return Err(walk.corrupt(position, format!("{flaw}, below the durable end {bound}")));
         }
         let later = later_bound(walk, superblock, epoch, position).await?;
@@ -227,7 +360,6 @@ async fn scan_epoch(
             let what = format!("{flaw}, below {later} that a later frame knows to be durable");
             return Err(walk.corrupt(position, what));
         }
-        break;
     }
     if let Some(sealed) = sealed
         && span.end != sealed
@@ -255,11 +387,13 @@ async fn first_frame(
     walk.reader.enter(epoch);
     let after = block_ceil(trim);
     // A window need not be whole blocks: it follows from settings in bytes.
+    walk.ahead(0);
     let lowest = block_floor(after.saturating_sub(superblock.window.max(BLOCK)));
     let mut at = block_floor(trim);
     loop {
         walk.reader.look_back(at, lowest).await?;
-        if let Ok((header, _)) = walk.reader.header(at, walk.salt).await? {
+        let found = walk.reader.header(at, walk.salt, walk.len_max).await?;
+        if let Ok((header, _)) = found {
             let covers = header.epoch == epoch && header.records_end() > trim;
             return Ok(if covers { at } else { after });
         }
@@ -279,8 +413,11 @@ async fn later_bound(
 ) -> Result<u64, Error> {
     let mut bound = 0;
     let mut at = position;
-    while at < position.saturating_add(superblock.window) {
-        if let Ok((header, _)) = walk.reader.header(at, walk.salt).await?
+    let end = position.saturating_add(superblock.window);
+    walk.ahead(end);
+    while at < end {
+        let found = walk.reader.header(at, walk.salt, walk.len_max).await?;
+        if let Ok((header, _)) = found
             && header.epoch == epoch
         {
             bound = bound.max(header.durable_through);

@@ -76,12 +76,12 @@ pub(crate) fn name_of(bytes: &[u8]) -> u32 {
     record
 }
 
-pub(crate) async fn replayed(replay: &mut dyn Replay) -> Vec<u32> {
+pub(crate) async fn replayed(replay: &mut dyn Replay) -> Result<Vec<u32>, Error> {
     let mut back = Vec::new();
-    while let Some(piece) = replay.next().await.unwrap() {
+    while let Some(piece) = replay.next().await? {
         back.extend(piece.iter().map(|r| name_of(&r.payload)));
     }
-    back
+    Ok(back)
 }
 
 pub(crate) fn append(log: &dyn Log, record: u32, len: usize) -> Result<Range<Position>, Error> {
@@ -104,7 +104,7 @@ pub(crate) struct Opened {
 
 pub(crate) async fn open(log: &NfsLog, state: &LogState) -> Result<Opened, Error> {
     let mut replay = log.open(state).await?;
-    let back = replayed(&mut *replay).await;
+    let back = replayed(&mut *replay).await?;
     Ok(Opened { back, replay })
 }
 

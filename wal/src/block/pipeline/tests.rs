@@ -120,6 +120,35 @@ fn a_slow_write_does_not_keep_the_device_from_what_comes_after_it() {
 }
 
 #[test]
+fn what_is_kept_in_memory_of_the_largest_log_is_bounded() {
+    // 64 TiB of frames of one block each: 2^34 of them.
+    let ring = Ring::new(1 << 46).unwrap();
+    let mut kept = VecDeque::new();
+    let piece = ring.capacity() >> 16;
+    for at in (0..ring.capacity()).step_by(usize::try_from(piece / 4).unwrap()) {
+        let frame = Kept {
+            position: at,
+            records_end: at + 100,
+        };
+        frame.add(&mut kept, ring, 0);
+    }
+    assert_eq!(kept.len(), 1 << 16);
+    assert_eq!(kept[1].records_end, 2 * piece - piece / 4 + 100);
+    // A small ring gives back every frame by itself, and frames of two epochs never share an entry.
+    let small = Ring::new(1 << 20).unwrap();
+    let mut kept = VecDeque::new();
+    for (position, floor) in [(0, 0), (4096, 0), (8192, 8192)] {
+        let records_end = position + 100;
+        let frame = Kept {
+            position,
+            records_end,
+        };
+        frame.add(&mut kept, small, floor);
+    }
+    assert_eq!(kept.len(), 3);
+}
+
+#[test]
 fn no_frame_is_submitted_further_above_the_acknowledged_than_the_window() {
     // The window of this ring is one largest frame: two of them are never in flight at once.
     let config = Config {
