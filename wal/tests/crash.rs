@@ -2,7 +2,7 @@
 //!
 //! Of the writes in flight at a cut, every subset is tried, and every tear at a sector boundary. Each time: what was acknowledged is there (W2), in order
 //! and without gaps (W1), whole (W4), nothing is invented, a second power cut right after the opening changes nothing (W8), and a new epoch written
-//! after it comes back behind the old records, which stay exactly what they were.
+//! after it comes back behind the old records, which stay exactly what they were. Then the power is cut again at every step of such a recovery.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
 
@@ -112,6 +112,8 @@ struct Workload {
     records: u32,
     /// Appended and neither lost nor trimmed, in order.
     alive: Vec<(u32, Range<Position>)>,
+    /// Appends that were refused for lack of room.
+    refused: usize,
 }
 
 impl Workload {
@@ -132,6 +134,7 @@ impl Workload {
             recording,
             records: 0,
             alive: Vec::new(),
+            refused: 0,
         }
     }
 
@@ -167,6 +170,7 @@ impl Workload {
             position: appended.clone(),
         });
         self.records += 1;
+        self.refused += usize::from(appended.is_none());
         self.alive
             .extend(appended.clone().map(|position| (record, position)));
         appended.is_some()
@@ -223,11 +227,29 @@ impl Workload {
         self.recording.mark(Mark::State(self.state.clone()));
     }
 
+    /// A life that fills the ring and trims nothing: it ends full, with whatever is in flight.
+    fn fill(&mut self) {
+        let log = self.open();
+        let before = self.refused;
+        while self.refused < before + 2 {
+            self.append(&*log, 7000);
+            if self.dice.below(2) > 0 && self.device.waiting() > 0 {
+                self.device.complete(self.dice.below(self.device.waiting()));
+            }
+        }
+    }
+
     fn run(mut self) -> Trace {
         self.live(14);
         self.restart();
         self.live(10);
         self.restart();
+        self.fill();
+        self.restart();
+        // Full from the start: the first append is refused, and the trim that follows makes room.
+        self.live(6);
+        self.restart();
+        assert!(self.refused > 3, "never full");
         let log = self.open();
         for _ in 0..3 {
             self.append(&*log, 2000);
@@ -324,6 +346,73 @@ impl Moment {
                         cut.map(|(i, n)| (0..*n).map(|s| sector(i, s)).collect())
                             .collect(),
                     );
+                }
+            }
+        }
+        cuts
+    }
+
+    /// What a device holds when `cut` is what made it.
+    fn applied(&self, cut: &[Vec<bool>]) -> Vec<u8> {
+        let mut content = self.content.clone();
+        for ((_, at, data), kept) in self.in_flight.iter().zip(cut) {
+            for (sector, bytes) in data.chunks(SECTOR).enumerate().filter(|(n, _)| kept[*n]) {
+                let at = at + sector * SECTOR;
+                content[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        content
+    }
+
+    /// Recovers from `cut`, writes a little, and cuts the power again at every step of that. How many second cuts there were.
+    fn check_recovery(&self, cut: &[Vec<bool>]) -> usize {
+        let content = self.applied(cut);
+        let device = MemoryDevice::with_content(content.clone());
+        let mut state = self.state.clone().unwrap();
+        if state.started().next().is_some() {
+            state.grant(LogEpoch::new(50));
+        }
+        let known = self.appended.iter().cloned();
+        let mut recovery = Workload {
+            dice: Dice(7),
+            recording: RecordingDevice::new(Arc::new(device.clone())),
+            device,
+            records: 60_000,
+            // Of an append that was cut short the position is not known, and not needed.
+            alive: known
+                .map(|(n, p)| (n, p.unwrap_or_default()))
+                .filter(|(_, p)| p.end == Position::default() || p.end > self.trim())
+                .collect(),
+            refused: 0,
+            state: state.clone(),
+        };
+        let log = recovery.open();
+        recovery.append(&*log, 20);
+        recovery.append(&*log, 5000);
+        recovery.complete_all();
+        drop(log);
+        let mut second = Self {
+            content,
+            in_flight: Vec::new(),
+            state: Some(state),
+            ..self.clone()
+        };
+        let mut cuts = 0;
+        for operation in recovery.recording.trace() {
+            second.step(&operation);
+            if matches!(
+                operation,
+                Operation::Mark(Mark::Lost(_)) | Operation::Sync { .. }
+            ) {
+                continue;
+            }
+            let all = second.cuts();
+            // Every subset of the writes in flight, and the tears of one of each three sectors.
+            let subsets = 1 << second.in_flight.len();
+            for (index, cut) in all.iter().enumerate() {
+                if index < subsets || index % 7 == 0 {
+                    second.check(cut);
+                    cuts += 1;
                 }
             }
         }
@@ -484,6 +573,40 @@ fn acknowledged_records_survive_a_power_cut_at_every_step() {
         "only {cuts} cuts: the workload does not do what it should"
     );
     assert!(most_in_flight >= 3, "never three writes in flight");
+}
+
+#[test]
+fn a_recovery_that_is_cut_short_at_any_step_is_recovered_from() {
+    let trace = Workload::new(4).run();
+    let mut moment = Moment {
+        content: vec![0; RING_START + CAPACITY],
+        ..Moment::default()
+    };
+    let (mut points, mut cuts, mut dice) = (0, 0, Dice(9));
+    for (index, operation) in trace.iter().enumerate() {
+        moment.step(operation);
+        let changes = matches!(operation, Operation::Write { .. } | Operation::Done { .. });
+        if moment.state.is_none() || !changes {
+            continue;
+        }
+        // One way of ending the writes in flight at each point; the test above tries them all.
+        let ways = moment.cuts();
+        let cut = &ways[dice.below(ways.len())];
+        let second =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| moment.check_recovery(cut)));
+        match second {
+            Ok(second) => cuts += second,
+            Err(panic) => {
+                eprintln!("cut after step {index}: {operation:?}, sectors {cut:?}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+        points += 1;
+    }
+    assert!(
+        points > 100 && cuts > 10 * points,
+        "{points} points, {cuts} second cuts"
+    );
 }
 
 #[test]

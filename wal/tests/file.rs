@@ -271,12 +271,15 @@ impl Drop for LoopDevice {
     }
 }
 
+/// A directory on the disk, and one in memory.
+const PLACES: [&str; 2] = [".", "/dev/shm"];
+
 #[tokio::test]
 #[ignore = "needs root and losetup: .ci/run device"]
 async fn a_raw_block_device_keeps_the_contract() {
-    for sector in ["512", "4096"] {
+    for (sector, place) in [("512", PLACES[0]), ("4096", PLACES[0]), ("4096", PLACES[1])] {
         conformance(|| {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = tempfile::tempdir_in(place).unwrap();
             let file = folder.path().join("disk");
             fs::write(&file, vec![0; 8 << 20]).unwrap();
             let device = LoopDevice::over(&file, sector);
@@ -287,6 +290,37 @@ async fn a_raw_block_device_keeps_the_contract() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+#[ignore = "needs root and losetup: .ci/run device"]
+async fn a_volume_that_is_attached_again_opens_there() {
+    // Detached from one device node and attached to another, as a volume that moves to another host.
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let file = folder.path().join("disk");
+    fs::write(&file, vec![0; 8 << 20]).unwrap();
+    let mut state = state();
+    let here = LoopDevice::over(&file, "4096");
+    let (log, hear) = start(&BlockLog::file(&here.0, 0), &mut state).await;
+    for n in 0..5_u8 {
+        Hear::append(&*log, &[&[n; 3000]]).unwrap();
+    }
+    hear.until_durable(5).await;
+    log.close().await.unwrap();
+    // Holds the node, so that the volume gets another one.
+    let other = folder.path().join("other");
+    fs::write(&other, vec![0; 1 << 20]).unwrap();
+    let name = here.0.clone();
+    drop(here);
+    let _taken = LoopDevice::over(&other, "512");
+    let there = LoopDevice::over(&file, "4096");
+    assert_ne!(there.0, name);
+    let mut replay = BlockLog::file(&there.0, 0).open(&state).await.unwrap();
+    let mut back = Vec::new();
+    while let Some(piece) = replay.next().await.unwrap() {
+        back.extend(piece.iter().map(|r| r.payload[0]));
+    }
+    assert_eq!(back, [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
