@@ -118,3 +118,17 @@ async fn the_nfs_log_in_memory_and_through_the_page_cache_keeps_the_contract() {
     };
     conformance(|| InDirectory::within(&parent, false)).await;
 }
+
+#[tokio::test]
+#[ignore = "needs a mounted NFS directory: .ci/run nfs"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever mounts the directory says where"
+)]
+async fn the_nfs_log_on_an_nfs_server_keeps_the_contract() {
+    let mounted = std::env::var_os("S3STREAM_NFS_DIR")
+        .expect("S3STREAM_NFS_DIR, a mounted directory: .ci/run nfs");
+    for direct_io in [true, false] {
+        conformance(|| InDirectory::within(Path::new(&mounted), direct_io)).await;
+    }
+}

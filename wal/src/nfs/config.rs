@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{Error, block};
 
 const LEASE_MIN: Duration = Duration::from_millis(10);
-const LEASE_MAX: Duration = Duration::from_secs(3600);
+pub(crate) const LEASE_MAX: Duration = Duration::from_secs(3600);
 /// One tenth: a clock that is off by more is broken.
 const DRIFT_PPM_MAX: u32 = 100_000;
 

@@ -8,6 +8,7 @@
 //! It has no timer: [`Lease::hold`] renews when something wants to be acknowledged.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -47,8 +48,8 @@ pub(crate) struct Lease {
 struct Chain {
     /// The newest number that is this opening's.
     newest: LeaseRecord,
-    /// No number below is there.
-    oldest: u64,
+    /// Lower numbers that are there, ascending.
+    before: VecDeque<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,9 +103,12 @@ impl Lease {
             ) {
                 continue;
             }
+            let mut before = numbers(&*directory).await?;
+            before.retain(|number| *number < record.number);
+            before.sort_unstable();
             let mut chain = Chain {
-                oldest: numbers(&*directory).await?.into_iter().min().unwrap_or(0),
                 newest: record,
+                before: before.into(),
             };
             chain.clean(&*directory).await;
             let free = clock.now() + config.wait_for(wait);
@@ -188,6 +192,7 @@ impl Lease {
             Made::Ours => {}
             Made::Lost => return Err(self.lost().await),
         }
+        chain.before.push_back(chain.newest.number);
         chain.newest = next;
         self.validity.lock().until = began + self.term;
         chain.clean(&*self.directory).await;
@@ -247,16 +252,15 @@ impl Lease {
 impl Chain {
     /// Removes all but the two newest numbers, in ascending order: at the first that stays it stops, and the next time goes on there.
     async fn clean(&mut self, directory: &dyn Directory) {
-        while self.oldest + 1 < self.newest.number {
-            match directory
-                .remove(&Name::Lease(self.oldest).to_string())
-                .await
-            {
+        while self.before.len() > 1
+            && let Some(number) = self.before.front()
+        {
+            match directory.remove(&Name::Lease(*number).to_string()).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(place = directory.name(), %error, "an old lease file stays");
                     return;
                 }
-                _ => self.oldest += 1,
+                _ => drop(self.before.pop_front()),
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::config::LEASE_MAX;
 use crate::{Error, Identity, LogEpoch, LogUuid};
 
 /// The format this version writes.
@@ -16,6 +17,8 @@ const LEN: usize = 128;
 const CRC_AT: usize = LEN - 4;
 const MAGIC: [u8; 8] = *b"S3WLEASE";
 const RELEASED: u32 = 1;
+/// Far below what cannot be counted on.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// One number of the chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,8 +105,15 @@ impl LeaseRecord {
             nonce: from.get_u128(),
             wait: Duration::from_millis(from.get_u64()),
         };
-        if flags & !RELEASED != 0 || record.number != number {
-            return Err(flaw(format!("flags {flags}, number {}", record.number)));
+        let sound = flags & !RELEASED == 0
+            && record.number == number
+            && (1..=NUMBER_MAX).contains(&number)
+            && record.wait <= LEASE_MAX;
+        if !sound {
+            let (number, wait) = (record.number, record.wait);
+            return Err(flaw(format!(
+                "flags {flags}, number {number}, wait {wait:?}"
+            )));
         }
         Ok(record)
     }
