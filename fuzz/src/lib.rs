@@ -8,6 +8,7 @@
 pub mod metadata_entry;
 pub mod metadata_head;
 pub mod metadata_snapshot;
+pub mod nfs_directory;
 pub mod object;
 pub mod record_batch;
 pub mod wal_replay;
@@ -48,6 +49,11 @@ pub const TARGETS: &[Target] = &[
         name: "wal_replay",
         run: wal_replay::run,
         seeds: wal_replay::seeds,
+    },
+    Target {
+        name: "nfs_directory",
+        run: nfs_directory::run,
+        seeds: nfs_directory::seeds,
     },
     Target {
         name: "metadata_head",

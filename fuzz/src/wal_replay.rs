@@ -13,14 +13,14 @@ use s3stream::wal::{
     testing::{Hear, MemoryDevice},
 };
 
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 const COPIES: [usize; 2] = [0, 64 * 1024];
-const RING_START: usize = 128 * 1024;
-const RING_BLOCKS: usize = 16;
-const CAPACITY: usize = RING_BLOCKS * BLOCK;
+pub(crate) const RING_START: usize = 128 * 1024;
+pub(crate) const RING_BLOCKS: usize = 16;
+pub(crate) const CAPACITY: usize = RING_BLOCKS * BLOCK;
 const SECTOR: usize = 512;
 const FRAME_HEADER: usize = 80;
-const UUID: LogUuid = LogUuid::new(0x0123_4567_89AB_CDEF_0011_2233_4455_6677);
+pub(crate) const UUID: LogUuid = LogUuid::new(0x0123_4567_89AB_CDEF_0011_2233_4455_6677);
 
 /// Opens what `data` describes, as it is, and again with ids, chain and checksums made right.
 pub fn run(data: &[u8]) {
@@ -63,7 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         cluster: 1,
         log: UUID,
@@ -71,7 +71,7 @@ fn identity() -> Identity {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         commit_bytes_max: 2 * BLOCK,
         in_flight_max: 2,
@@ -82,6 +82,12 @@ fn config() -> Config {
 
 /// The state and the image in the form that `parse` reads.
 fn described(state: &LogState, image: &[u8]) -> Vec<u8> {
+    let mut out = described_state(state);
+    described_image(&mut out, image);
+    out
+}
+
+pub(crate) fn described_state(state: &LogState) -> Vec<u8> {
     let mut out = vec![state.owed.len() as u8];
     for owed in &state.owed {
         out.push(owed.epoch.get() as u8);
@@ -94,6 +100,10 @@ fn described(state: &LogState, image: &[u8]) -> Vec<u8> {
             out.extend_from_slice(&(position.get() as u32).to_be_bytes());
         }
     }
+    out
+}
+
+pub(crate) fn described_image(out: &mut Vec<u8>, image: &[u8]) {
     for copy in COPIES {
         out.extend_from_slice(&image[copy..copy + SECTOR]);
     }
@@ -108,16 +118,22 @@ fn described(state: &LogState, image: &[u8]) -> Vec<u8> {
             out.extend_from_slice(&block[..len]);
         }
     }
-    out
 }
 
 fn parse(data: &[u8]) -> Option<(LogState, Vec<u8>)> {
     let mut rest = data;
-    let mut take = |len: usize| {
-        let (taken, after) = rest.split_at_checked(len)?;
-        rest = after;
-        Some(taken)
-    };
+    let state = parse_state(&mut rest)?;
+    Some((state, parse_image(rest)?))
+}
+
+pub(crate) fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
+pub(crate) fn parse_state(rest: &mut &[u8]) -> Option<LogState> {
+    let mut take = |len: usize| take(rest, len);
     let epochs = take(1)?[0] % 4;
     let mut state = LogState::new(identity(), LogEpoch::new(1 << 20));
     for _ in 0..epochs {
@@ -134,6 +150,11 @@ fn parse(data: &[u8]) -> Option<(LogState, Vec<u8>)> {
             sealed_end: (epoch[1] & 2 != 0).then(|| position(10)),
         });
     }
+    Some(state)
+}
+
+pub(crate) fn parse_image(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut take = |len: usize| take(&mut rest, len);
     let mut image = vec![0; RING_START + CAPACITY];
     for copy in COPIES {
         image[copy..copy + SECTOR].copy_from_slice(take(SECTOR)?);
@@ -143,11 +164,16 @@ fn parse(data: &[u8]) -> Option<(LogState, Vec<u8>)> {
         let len = usize::from(u16::from_be_bytes([head[1], head[2]])).min(image.len() - at);
         image[at..at + len].copy_from_slice(take(len)?);
     }
-    Some((state, image))
+    Some(image)
 }
 
 /// Makes everything right that a writer computes or copies; epochs, sequences, positions, ends and lengths stay.
-fn sealed(mut image: Vec<u8>) -> Vec<u8> {
+fn sealed(image: Vec<u8>) -> Vec<u8> {
+    let mut predecessor = crc32c::crc32c(&UUID.get().to_be_bytes());
+    sealed_after(image, &mut predecessor)
+}
+
+pub(crate) fn sealed_after(mut image: Vec<u8>, predecessor: &mut u32) -> Vec<u8> {
     for copy in COPIES {
         let sector = &mut image[copy..copy + SECTOR];
         if sector.iter().all(|byte| *byte == 0) {
@@ -167,7 +193,6 @@ fn sealed(mut image: Vec<u8>) -> Vec<u8> {
     }
     let uuid = UUID.get();
     let salt = (uuid >> 64) as u64 ^ uuid as u64;
-    let mut predecessor = crc32c::crc32c(&uuid.to_be_bytes());
     let ring = &mut image[RING_START..];
     let mut at = 0;
     while at < CAPACITY {
@@ -183,14 +208,14 @@ fn sealed(mut image: Vec<u8>) -> Vec<u8> {
         header[64..68].copy_from_slice(&predecessor.to_be_bytes());
         header[68..72].copy_from_slice(&crc32c::crc32c(body).to_be_bytes());
         header[72..76].fill(0);
-        predecessor = crc32c::crc32c(&header[..76]);
+        *predecessor = crc32c::crc32c(&header[..76]);
         header[76..80].copy_from_slice(&predecessor.to_be_bytes());
         at += (FRAME_HEADER + body.len()).next_multiple_of(BLOCK);
     }
     image
 }
 
-type Records = Vec<(LogEpoch, std::ops::Range<Position>, Bytes)>;
+pub(crate) type Records = Vec<(LogEpoch, std::ops::Range<Position>, Bytes)>;
 
 fn check(state: &LogState, image: Vec<u8>) {
     let device = MemoryDevice::with_content(image.clone());
@@ -250,7 +275,7 @@ fn check(state: &LogState, image: Vec<u8>) {
     assert_eq!(later, records, "a later opening replays something else");
 }
 
-async fn all(replay: &mut dyn s3stream::wal::Replay) -> Result<Records, Error> {
+pub(crate) async fn all(replay: &mut dyn s3stream::wal::Replay) -> Result<Records, Error> {
     let mut records = Vec::new();
     while let Some(piece) = replay.next().await? {
         assert!(!piece.is_empty(), "an empty piece");
@@ -262,7 +287,12 @@ async fn all(replay: &mut dyn s3stream::wal::Replay) -> Result<Records, Error> {
     Ok(records)
 }
 
-fn check_records(state: &LogState, ends: &[EpochEnd], start: Position, records: &Records) {
+pub(crate) fn check_records(
+    state: &LogState,
+    ends: &[EpochEnd],
+    start: Position,
+    records: &Records,
+) {
     let started: Vec<_> = state.started().collect();
     assert_eq!(ends.len(), started.len());
     let mut lowest = Position::default();
