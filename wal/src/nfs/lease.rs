@@ -83,10 +83,7 @@ impl Lease {
             if let Some(held) = held_by_later {
                 return Err(Error::Fenced { by: held.holder() });
             }
-            let wait = before
-                .as_ref()
-                .filter(|held| !held.released)
-                .map_or(Duration::ZERO, |held| held.wait);
+            let wait = before.as_ref().map_or(Duration::ZERO, LeaseRecord::left);
             let record = LeaseRecord {
                 number: before.as_ref().map_or(0, |held| held.number) + 1,
                 identity: state.identity.clone(),

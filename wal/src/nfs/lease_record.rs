@@ -44,6 +44,15 @@ impl LeaseRecord {
         )
     }
 
+    /// How long its holder may still acknowledge after the next number was made.
+    pub(crate) fn left(&self) -> Duration {
+        if self.released {
+            Duration::ZERO
+        } else {
+            self.wait
+        }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(LEN);
         bytes.put_slice(&MAGIC);
