@@ -45,6 +45,11 @@ pub struct LogConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far a record's time may lie ahead of the clock. Default 1 hour.
     pub timestamp_after_max_ms: i64,
+    /// `producer.id.expiration.ms`: a producer is forgotten when its newest timestamp is this old. Default 1 day.
+    pub producer_expiration_ms: i64,
+    /// The most producers that are remembered; past it the one that has been silent for longest is forgotten. Each takes
+    /// about 300 bytes of memory. Default 10,000.
+    pub producers_max: usize,
     /// After how many bytes of batches a time index entry is kept. Default 4 MiB. A look-up by time and a reopening
     /// after a crash read about this much; smaller costs memory and metadata.
     pub index_interval_bytes: u64,
@@ -66,6 +71,8 @@ impl Default for LogConfig {
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: HOUR_MS,
+            producer_expiration_ms: DAY_MS,
+            producers_max: 10_000,
             index_interval_bytes: 4 * MIB,
         }
     }
@@ -106,6 +113,11 @@ impl LogConfig {
             self.timestamp_after_max_ms >= 0,
             "message.timestamp.after.max.ms is negative",
         );
+        check(
+            self.producer_expiration_ms >= 1,
+            "producer.id.expiration.ms is below 1",
+        );
+        check(self.producers_max >= 1, "the limit on producers is below 1");
         check(
             self.index_interval_bytes >= 4096,
             "the index interval is below 4096 bytes",

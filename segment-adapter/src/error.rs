@@ -92,7 +92,7 @@ pub enum LogError {
     /// The codec bits name no codec.
     #[error("compression codec {0} is unknown")]
     UnsupportedCompression(u8),
-    /// The batch uses what this log does not serve: an old format, a producer id.
+    /// The batch uses what this log does not serve: an old format, a transaction.
     #[error("unsupported batch: {0}")]
     UnsupportedFormat(String),
     /// The compressed records cannot be decompressed although the checksum is right.
@@ -125,6 +125,30 @@ pub enum LogError {
     /// An earlier append failed, so what follows it cannot be known: open the log again.
     #[error("the log stopped after an earlier failure: {0}")]
     Stopped(#[source] Arc<LogError>),
+    /// The batch does not follow the last one of its producer, and is none of those that are remembered.
+    #[error(
+        "sequence {sequence} of producer {producer_id} epoch {epoch} is out of order, expected {expected}"
+    )]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: i64,
+        /// Its epoch, as the batch says.
+        epoch: i16,
+        /// The first sequence of the batch.
+        sequence: i32,
+        /// The only one that would have been taken.
+        expected: i32,
+    },
+    /// A newer instance of the producer has written here.
+    #[error("epoch {epoch} of producer {producer_id} is old, its epoch is {current}")]
+    InvalidProducerEpoch {
+        /// The producer.
+        producer_id: i64,
+        /// The epoch of the batch.
+        epoch: i16,
+        /// The newest that is known.
+        current: i16,
+    },
     /// A leader epoch or its start is negative: the caller is at fault.
     #[error("leader epoch {epoch} at offset {start} cannot be")]
     InvalidEpoch {
@@ -166,6 +190,8 @@ impl LogError {
             Self::InvalidConfig(_) => 40,
             Self::UnsupportedFormat(_) => 43,
             Self::PolicyViolation(_) => 44,
+            Self::OutOfOrderSequence { .. } => 45,
+            Self::InvalidProducerEpoch { .. } => 47,
             Self::Storage(_) | Self::StoredState(_) | Self::Closed => 56,
             Self::UnsupportedCompression(_) => 76,
             Self::InvalidRecord { .. } => 87,

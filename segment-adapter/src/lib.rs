@@ -2,10 +2,11 @@
 //!
 //! A [`KafkaLog`] is the log of one partition, on the two streams of one group: batches in one, the list of segments
 //! in the other. It checks what producers send as a Kafka leader does, gives out offsets, reads back stored bytes as
-//! they are, finds offsets by time, rolls segments and deletes old ones. What is acknowledged survives the process.
+//! they are, finds offsets by time, rolls segments and deletes old ones. A batch that an idempotent producer sends again
+//! is answered and not written again. What is acknowledged survives the process.
 //!
-//! It is not a broker: no topics, no requests, no groups of consumers. Idempotent producers, transactions, followers
-//! and compaction are not served yet; batches that need them are refused.
+//! It is not a broker: no topics, no requests, no groups of consumers. Transactions, followers and compaction are not
+//! served yet; batches that need them are refused.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -48,6 +49,7 @@ mod error;
 mod header;
 mod log;
 mod position;
+mod producers;
 mod record;
 mod summary;
 mod validate;

@@ -3,7 +3,7 @@
 //! `log_start <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are given
 //! out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
 //! log: every later call fails with the first error until the log is opened again. It knows nothing of topics,
-//! requests, followers, producers or compaction, and it runs nothing by itself: the owner calls
+//! requests, followers, transactions or compaction, and it runs nothing by itself: the owner calls
 //! [`KafkaLog::delete_old_segments`] now and then.
 
 mod append;
@@ -27,6 +27,7 @@ use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::error::LogError;
 use crate::position::Offsets;
+use crate::producers::Producers;
 use crate::summary::{IndexEntry, Note, Sealed, Summary};
 
 /// The clock of the broker: what timestamps are compared with and taken from.
@@ -61,6 +62,8 @@ struct State {
     noted_epoch: i32,
     /// How many epochs are noted to the active segment.
     epoch_notes: usize,
+    /// What is not durable included. The meta stream has what they were at the last note or roll.
+    producers: Producers,
     life: Life,
 }
 
@@ -132,14 +135,16 @@ impl KafkaLog {
                 _ => return Err(state.life.error()),
             }
             let summary = state.active.clone();
-            let quiet = summary.bytes == state.noted_bytes && self.offsets_are_equal();
+            let change = state.producers.encode_changed();
+            let quiet =
+                summary.bytes == state.noted_bytes && change.is_none() && self.offsets_are_equal();
             state.life = Life::Closed;
             if quiet {
                 None
             } else {
                 // Queued after every append, so it is durable only when they are.
                 let note = Note::Summary(summary).encode();
-                Some(self.shared.log.annotate(note))
+                Some(self.shared.log.annotate(note, change))
             }
         };
         match noted {

@@ -28,6 +28,8 @@ pub struct AppendInfo {
     pub log_start: i64,
     /// Bytes of the batch; what followed it was cut off and is not kept.
     pub valid_bytes: u64,
+    /// The batch was appended before: offsets are those of then, both times the largest timestamp of then.
+    pub duplicate: bool,
 }
 
 /// What a read found.

@@ -12,7 +12,7 @@ use super::Segment;
 use super::codec::{Reader, put_bytes, put_segment};
 use crate::{Error, Result, StreamId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 // Persisted: never renumber.
 const BEGIN: u8 = 1;
@@ -21,6 +21,7 @@ const TRIM: u8 = 3;
 const REPLACE: u8 = 4;
 const ANNOTATE: u8 = 5;
 const CHECKPOINT: u8 = 6;
+const STATE: u8 = 7;
 
 /// One change of a list of segments.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,7 +43,9 @@ pub(super) enum Edit {
     },
     /// A note to the active segment.
     Annotate { note: Bytes },
-    /// One of `count` parts that together are the whole list; see `list`.
+    /// A change of the state that the owner of the log keeps; nothing of the list.
+    State { change: Bytes },
+    /// One of `count` parts that together are the owner's state and the whole list; see `list`.
     Checkpoint { index: u32, count: u32, part: Bytes },
 }
 
@@ -116,6 +119,10 @@ impl Edit {
                 out.put_slice(note);
                 ANNOTATE
             }
+            Self::State { change } => {
+                out.put_slice(change);
+                STATE
+            }
             Self::Checkpoint { index, count, part } => {
                 out.put_u32(*index);
                 out.put_u32(*count);
@@ -147,6 +154,9 @@ impl Edit {
             }
             ANNOTATE => Self::Annotate {
                 note: Bytes::copy_from_slice(&body.rest()),
+            },
+            STATE => Self::State {
+                change: body.rest(),
             },
             CHECKPOINT => Self::Checkpoint {
                 index: body.u32()?,
@@ -199,13 +209,16 @@ mod tests {
                 count: 2,
                 part: Bytes::from_static(b"pp"),
             },
+            Edit::State {
+                change: Bytes::from_static(b"st"),
+            },
         ]
     }
 
     #[test]
     fn golden_bytes() {
         let golden = [
-            &[1][..],
+            &[2][..],
             &[2, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 10, b'a', b't'],
             &[1, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 10],
             &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 12],
@@ -219,6 +232,7 @@ mod tests {
             &[0, 0, 0, 1, b'x'],
             &[5, 0, 0, 0, 1, b'n'],
             &[6, 0, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 2, b'p', b'p'],
+            &[7, 0, 0, 0, 2, b's', b't'],
         ]
         .concat();
         assert_eq!(encode(&one_of_each()), golden);
@@ -243,10 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused() {
-        let mut bytes = encode(&[Edit::Trim { start: 1 }]);
-        bytes[0] = 2;
-        let error = decode(bytes.into()).unwrap_err();
-        assert!(error.to_string().contains("version: 2"), "{error}");
+    fn another_version_is_refused() {
+        for version in [1, 3] {
+            let mut bytes = encode(&[Edit::Trim { start: 1 }]);
+            bytes[0] = version;
+            let error = decode(bytes.into()).unwrap_err();
+            let named = format!("version: {version}");
+            assert!(error.to_string().contains(&named), "{error}");
+        }
     }
 }

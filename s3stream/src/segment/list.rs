@@ -101,6 +101,7 @@ impl SegmentList {
             Edit::Trim { start } => self.trim(*start),
             Edit::Replace { run, segments } => self.replace(run, segments),
             Edit::Annotate { note } => self.annotate(note),
+            Edit::State { .. } => Ok(()),
             Edit::Checkpoint { .. } => {
                 Err(Error::internal("a checkpoint is not an edit of a list"))
             }
@@ -338,6 +339,8 @@ fn check_len(what: &'static str, len: usize, max: usize) -> Result<()> {
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     list: SegmentList,
+    /// The owner's state: as the newest whole checkpoint has it, then its changes.
+    state: Vec<Bytes>,
     parts: Vec<Bytes>,
     /// Edits since the newest whole checkpoint.
     edits: u64,
@@ -353,6 +356,9 @@ impl Replay {
                     self.parts.clear();
                     self.edits += 1;
                     self.list.apply(&edit).map_err(damaged)?;
+                    if let Edit::State { change } = edit {
+                        self.state.push(change);
+                    }
                 }
             }
         }
@@ -372,16 +378,18 @@ impl Replay {
         }
         self.parts.push(part);
         if index + 1 == count {
-            let whole = self.parts.concat();
+            let mut whole = Reader::new(self.parts.concat().into());
             self.parts.clear();
-            self.list = SegmentList::decode(whole.into()).map_err(damaged)?;
+            self.state = vec![whole.bytes()?];
+            self.list = SegmentList::decode(whole.rest()).map_err(damaged)?;
             self.edits = 0;
         }
         Ok(())
     }
 
-    pub(super) fn finish(self) -> (SegmentList, u64) {
-        (self.list, self.edits)
+    /// The list, the owner's state, and how many edits there were since the newest whole checkpoint.
+    pub(super) fn finish(self) -> (SegmentList, Vec<Bytes>, u64) {
+        (self.list, self.state, self.edits)
     }
 }
 

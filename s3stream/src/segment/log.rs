@@ -6,6 +6,9 @@
 //! one that only concerns the next append takes effect when it is queued, because both streams share one log and its
 //! order. When that log is reopened the segment log stops: its view may be ahead of what is kept. Open it again.
 //! It does not compress, index or interpret records, and it has no tasks of its own: call [`SegmentLog::maintain`].
+//!
+//! The owner may keep a state of its own with the list: it gives changes, and the whole of it for a checkpoint, and gets
+//! back what the newest checkpoint had and the changes since. The log holds none of it while it is open.
 
 mod checkpoint;
 mod open;
@@ -60,6 +63,10 @@ struct State {
     jumping: bool,
     /// Edits since the last checkpoint.
     edits: u64,
+    /// The owner's state as it was when the log was opened, until it is taken.
+    owner_state: Vec<Bytes>,
+    /// Size of the owner's state in the last checkpoint.
+    owner_state_bytes: usize,
     /// Where the last durable checkpoint begins in the meta stream.
     checkpoint: Option<u64>,
     stopped: Option<Error>,
@@ -142,11 +149,12 @@ impl SegmentLog {
     }
 
     /// Notes `note` to the active segment: at most [`ANNOTATION_BYTES_MAX`](super::ANNOTATION_BYTES_MAX) bytes, kept
-    /// until the segment is sealed. Begins a segment if none is active.
+    /// until the segment is sealed. Begins a segment if none is active. With `change`, a change of the owner's state in
+    /// the same edit.
     ///
     /// # Errors
     /// As [`Stream::append`]; `Invalid` also past [`ANNOTATIONS_MAX`](super::ANNOTATIONS_MAX).
-    pub fn annotate(&self, note: Bytes) -> Result<Append> {
+    pub fn annotate(&self, note: Bytes, change: Option<Bytes>) -> Result<Append> {
         let mut state = self.usable()?;
         let mut edits = Vec::with_capacity(2);
         if state.list.active_slice().is_none() {
@@ -156,20 +164,41 @@ impl SegmentLog {
             edits.push(self.begin_edit(self.next_of(&state.list)));
         }
         edits.push(Edit::Annotate { note });
+        edits.extend(change.map(|change| Edit::State { change }));
         self.edit_now(&mut state, edits)
     }
 
     /// Seals the active segment with `attributes` and begins the next at its end, with `note` as its first if there is
-    /// one, all in one edit. An empty segment is begun anew.
+    /// one, and a change of the owner's state, all in one edit. An empty segment is begun anew.
     ///
     /// # Errors
     /// As [`Stream::append`]; `Invalid` also without an active segment.
-    pub fn roll(&self, attributes: Bytes, note: Option<Bytes>) -> Result<Append> {
+    pub fn roll(
+        &self,
+        attributes: Bytes,
+        note: Option<Bytes>,
+        change: Option<Bytes>,
+    ) -> Result<Append> {
         let mut state = self.usable()?;
         let end = self.next_of(&state.list);
         let mut edits = vec![Edit::Seal { end, attributes }, self.begin_edit(end)];
         edits.extend(note.map(|note| Edit::Annotate { note }));
+        edits.extend(change.map(|change| Edit::State { change }));
         self.edit_now(&mut state, edits)
+    }
+
+    /// Keeps a change of the owner's state.
+    ///
+    /// # Errors
+    /// As [`Stream::append`].
+    pub fn change_state(&self, change: Bytes) -> Result<Append> {
+        self.edit_now(&mut *self.usable()?, vec![Edit::State { change }])
+    }
+
+    /// The owner's state when the log was opened: as the newest checkpoint had it, then the changes since, oldest first.
+    /// Only the first call gets it.
+    pub fn take_state(&self) -> Vec<Bytes> {
+        std::mem::take(&mut self.settled().owner_state)
     }
 
     /// Seals the active segment; the next append, or [`Self::begin`], starts another. An empty one just goes.

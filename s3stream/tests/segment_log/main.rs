@@ -69,7 +69,7 @@ async fn appends_roll_and_are_read_over_segment_bounds() {
     let log = open(&world).await;
     assert_eq!((log.bounds().next, log.segment_count()), (0, 0));
     put(&log, 2, "a").await;
-    log.roll(Bytes::from_static(b"first"), None)
+    log.roll(Bytes::from_static(b"first"), None, None)
         .unwrap()
         .await
         .unwrap();
@@ -124,7 +124,7 @@ async fn trimming_the_front_drops_whole_segments_and_their_records() {
     let log = open(&world).await;
     for text in ["a", "b", "c"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new(), None).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
     }
     put(&log, 10, "d").await;
     assert_eq!(
@@ -157,7 +157,7 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
     let log = open(&world).await;
     for text in ["a", "b"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new(), None).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
     }
     put(&log, 10, "c").await;
     let other = world.streams().await.pop().unwrap();
@@ -206,13 +206,13 @@ async fn annotations_last_until_the_segment_is_sealed() {
     let mut world = World::new(2).await;
     let log = open(&world).await;
     // There is no segment yet: the note begins one.
-    log.annotate(Bytes::from_static(b"one"))
+    log.annotate(Bytes::from_static(b"one"), None)
         .unwrap()
         .await
         .unwrap();
     assert_eq!(log.active_base(), Some(0));
     put(&log, 1, "a").await;
-    log.annotate(Bytes::from_static(b"two"))
+    log.annotate(Bytes::from_static(b"two"), None)
         .unwrap()
         .await
         .unwrap();
@@ -220,7 +220,7 @@ async fn annotations_last_until_the_segment_is_sealed() {
     let log = open(&world).await;
     assert_eq!(log.annotations(), ["one", "two"]);
     let carried = Bytes::from_static(b"three");
-    log.roll(Bytes::new(), Some(carried))
+    log.roll(Bytes::new(), Some(carried), None)
         .unwrap()
         .await
         .unwrap();
@@ -228,8 +228,49 @@ async fn annotations_last_until_the_segment_is_sealed() {
     world.crash(false).await;
     let log = open(&world).await;
     assert_eq!(log.annotations(), ["three"]);
-    log.roll(Bytes::new(), None).unwrap().await.unwrap();
+    log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
     assert!(log.annotations().is_empty());
+}
+
+#[tokio::test]
+async fn the_owners_state_comes_back_as_its_checkpoint_and_the_changes_since() {
+    let mut world = World::new(2).await;
+    let log = open(&world).await;
+    assert!(log.take_state().is_empty());
+    let some = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+    let note = Bytes::from_static(b"note");
+    drop(log.annotate(note.clone(), some("a")).unwrap());
+    drop(log.roll(Bytes::new(), None, some("b")).unwrap());
+    let last = log.change_state(Bytes::from_static(b"c")).unwrap();
+    last.await.unwrap();
+    world.crash(true).await;
+    let log = open(&world).await;
+    assert_eq!(log.take_state(), ["a", "b", "c"]);
+    assert!(log.take_state().is_empty());
+    // Not due: the state is not asked for.
+    log.maintain(|| -> ((), Bytes) { panic!("not due") })
+        .await
+        .unwrap();
+    for _ in 0..70 {
+        drop(log.annotate(note.clone(), some("d")).unwrap());
+    }
+    let whole = Bytes::from(vec![7; 300 * 1024]);
+    log.maintain(|| ((), whole.clone())).await.unwrap();
+    log.change_state(Bytes::from_static(b"e"))
+        .unwrap()
+        .await
+        .unwrap();
+    world.crash(true).await;
+    let log = open(&world).await;
+    assert_eq!(log.take_state(), [whole, Bytes::from_static(b"e")]);
+    assert_eq!(log.annotations().len(), 70);
+    // A large state is written again only after as many KiB of it as there are edits.
+    for _ in 0..200 {
+        drop(log.annotate(note.clone(), None).unwrap());
+    }
+    log.maintain(|| -> ((), Bytes) { panic!("not due") })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -239,13 +280,13 @@ async fn the_meta_stream_stays_short_however_many_edits_there_were() {
     for _ in 0..40 {
         for _ in 0..20 {
             put(&log, 1, "a").await;
-            log.roll(Bytes::from(vec![7; 200]), None)
+            log.roll(Bytes::from(vec![7; 200]), None, None)
                 .unwrap()
                 .await
                 .unwrap();
         }
         log.trim_front(..log.bounds().confirm - 5).await.unwrap();
-        log.maintain().await.unwrap();
+        log.maintain(|| ((), Bytes::new())).await.unwrap();
     }
     let streams = world.streams().await;
     let kept = streams[1].next() - streams[1].start();
@@ -266,10 +307,13 @@ async fn a_checkpoint_of_many_segments_is_written_in_parts() {
     let attributes = Bytes::from(vec![7; 16 * 1024]);
     for _ in 0..80 {
         put(&log, 1, "a").await;
-        log.roll(attributes.clone(), None).unwrap().await.unwrap();
+        log.roll(attributes.clone(), None, None)
+            .unwrap()
+            .await
+            .unwrap();
     }
     let before = world.streams().await[1].next();
-    log.maintain().await.unwrap();
+    log.maintain(|| ((), Bytes::new())).await.unwrap();
     let meta = world.streams().await[1].clone();
     assert!(meta.next() - before > 5, "{} parts", meta.next() - before);
     assert_eq!(meta.start(), before);
@@ -285,7 +329,7 @@ async fn an_edit_whose_caller_went_away_still_takes_effect() {
     let log = open(&world).await;
     for text in ["a", "b"] {
         put(&log, 10, text).await;
-        log.roll(Bytes::new(), None).unwrap().await.unwrap();
+        log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
     }
     {
         // Polled once, so that the edit is queued, and dropped.
@@ -311,6 +355,6 @@ async fn a_log_whose_streams_were_reopened_stops() {
         log.append(1, 1, &[b"x"]).unwrap_err().kind(),
         ErrorKind::Unavailable
     );
-    assert!(log.roll(Bytes::new(), None).is_err() && log.trim_front(..1).await.is_err());
+    assert!(log.roll(Bytes::new(), None, None).is_err() && log.trim_front(..1).await.is_err());
     assert_eq!(read_all(&reopened).await, expected(&[(0, "a"), (1, "b")]));
 }

@@ -47,6 +47,8 @@ struct Model {
     records: Vec<(u64, u64, Vec<u8>)>,
     segments: Vec<(u64, Option<u64>)>,
     notes: usize,
+    /// Every change of the owner's state, a byte each.
+    owner_state: Vec<u8>,
 }
 
 impl Model {
@@ -129,6 +131,15 @@ impl Model {
         }
         self.segments = shape;
         self.notes = log.annotations().len();
+        let state = log.take_state().concat();
+        assert!(self.owner_state.starts_with(&state), "{state:?}");
+        self.owner_state = state;
+    }
+
+    fn change(&mut self) -> Option<Bytes> {
+        let change = self.owner_state.len() as u8;
+        self.owner_state.push(change);
+        Some(Bytes::copy_from_slice(&[change]))
     }
 }
 
@@ -190,7 +201,8 @@ async fn run(calls: Vec<Call>) {
                 }
             }
             Call::Roll => {
-                let rolled = log.roll(Bytes::from_static(b"rolled"), None);
+                let change = model.is_active().then(|| model.change()).flatten();
+                let rolled = log.roll(Bytes::from_static(b"rolled"), None, change);
                 assert_eq!(rolled.is_ok(), model.is_active());
                 if model.is_active() {
                     model.seal();
@@ -212,7 +224,8 @@ async fn run(calls: Vec<Call>) {
                 }
             }
             Call::Annotate => {
-                drop(log.annotate(Bytes::from_static(b"note")).unwrap());
+                let note = Bytes::from_static(b"note");
+                drop(log.annotate(note, model.change()).unwrap());
                 if !model.is_active() {
                     model.begin(model.next);
                 }
@@ -228,11 +241,13 @@ async fn run(calls: Vec<Call>) {
             Call::Maintain { times } => {
                 if model.is_active() {
                     for _ in 0..times {
-                        drop(log.annotate(Bytes::from_static(b"note")).unwrap());
+                        drop(log.annotate(Bytes::from_static(b"note"), None).unwrap());
                     }
                     model.notes += times;
                 }
-                log.maintain().await.unwrap();
+                drop(log.change_state(model.change().unwrap()).unwrap());
+                let state = model.owner_state.clone().into();
+                log.maintain(|| ((), state)).await.unwrap();
             }
             Call::Fetch { percent, bytes } => {
                 let bounds = log.bounds();

@@ -9,6 +9,7 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::header::TimestampType;
 use crate::position::AppendInfo;
+use crate::producers::Produced;
 use crate::summary::{Note, Sealed, Summary};
 use crate::validate::{Validated, validate_as_leader};
 
@@ -16,42 +17,64 @@ use crate::validate::{Validated, validate_as_leader};
 const ACTIVE_ENTRIES_MAX: u64 = 256;
 const _: () = assert!((ACTIVE_ENTRIES_MAX as usize) < s3stream::segment::ANNOTATIONS_MAX);
 
+/// Producers that have changed are kept after this many, so that a change is small and few batches are read again.
+const CHANGED_PRODUCERS_MAX: usize = 256;
+
 /// An append that has its offsets and is on its way to being durable.
 #[derive(Debug)]
 #[must_use = "the records are durable only when `durable` resolves"]
 pub struct AppendHandle {
     /// What was appended, and where.
     pub info: AppendInfo,
-    queued: Option<(KafkaLog, s3stream::Append)>,
+    pending: Option<(KafkaLog, Pending)>,
+}
+
+/// What an answer waits for.
+#[derive(Debug)]
+enum Pending {
+    Append(s3stream::Append),
+    /// The original of a duplicate, which ends at this offset (K2).
+    Original(i64),
 }
 
 impl AppendHandle {
-    /// Waits until the records are durable and readable: `hw > info.last_offset`. Dropping it cancels nothing.
+    /// Waits until the records are durable and readable: `hw > info.last_offset`. Dropping it cancels nothing. Of a
+    /// duplicate whose original fails it may wait until the streams are appended to again; bound the wait.
     ///
     /// # Errors
     /// `Storage`, `NotLeader`: the append may have happened; the log is stopped.
     pub async fn durable(self) -> Result<(), LogError> {
-        let Some((log, append)) = self.queued else {
-            return Ok(());
-        };
-        match append.await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let error = LogError::from(error);
-                log.stop(error.clone());
-                Err(error)
+        match self.pending {
+            None => Ok(()),
+            Some((log, Pending::Append(append))) => match append.await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    let error = LogError::from(error);
+                    log.stop(error.clone());
+                    Err(error)
+                }
+            },
+            Some((log, Pending::Original(last_offset))) => {
+                log.wait_for_hw(last_offset).await?;
+                // Looked at after the wait: what moved may have been the same offsets after a failure, with other records.
+                match log.stopped() {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                }
             }
         }
     }
 }
 
 impl KafkaLog {
-    /// Checks a producer's batch, gives it the next offsets and queues it. The order of calls is the order of offsets.
+    /// Checks a producer's batch, gives it the next offsets and queues it; one that was appended before is answered with
+    /// its offsets of then. The order of calls is the order of offsets.
     /// One copy of the records is made, into the write-ahead log.
     ///
     /// # Errors
     /// `Corrupt`, `InvalidRecord`, `InvalidTimestamp`, `MessageTooLarge`, `BatchTooLarge`, `UnsupportedCompression`,
-    /// `UnsupportedFormat`, `Undecodable`: the batch is at fault, nothing was appended. `Overloaded`: no room now;
+    /// `UnsupportedFormat`, `Undecodable`, `OutOfOrderSequence`, `InvalidProducerEpoch`: the batch is at fault, nothing
+    /// was appended. `InvalidEpoch`: the leader epoch is negative. `Overloaded`: no room now;
     /// wait with [`Self::ready`]. `Stopped`, `Closed`, `Deleted`: the log is over.
     pub fn append_as_leader(
         &self,
@@ -67,11 +90,6 @@ impl KafkaLog {
         if batch.header().attributes.is_transactional() {
             return Err(LogError::UnsupportedFormat(
                 "transactional batches are not served".into(),
-            ));
-        }
-        if batch.header().producer_id >= 0 {
-            return Err(LogError::UnsupportedFormat(
-                "idempotent batches are not served".into(),
             ));
         }
         if batch.size() > config.segment_bytes {
@@ -129,6 +147,9 @@ impl KafkaLog {
             if !matches!(state.life, super::Life::Open) {
                 return Err(state.life.error());
             }
+            if let Some(original) = state.producers.check(batch.header())? {
+                return Ok(self.duplicate(&original));
+            }
             let bounds = log.bounds();
             let base_offset = bounds.next as i64;
             let (header, records) = batch.stamp(base_offset, leader_epoch);
@@ -148,11 +169,12 @@ impl KafkaLog {
                     )
                 })
                 .and_then(|()| {
-                    self.note_if_due(&mut state, config);
+                    self.note_if_due(&mut state, config)?;
                     log.append(bounds.next, count, &[&header.encode(), &records])
                 });
             prepared.map(|append| {
                 state.active.add(&header, size, now_ms);
+                state.producers.add(&header, config.producers_max);
                 (append, header, bounds.start)
             })
         };
@@ -169,9 +191,26 @@ impl KafkaLog {
                 log_append_time,
                 log_start: log_start as i64,
                 valid_bytes: size,
+                duplicate: false,
             },
-            queued: Some((self.clone(), append)),
+            pending: Some((self.clone(), Pending::Append(append))),
         })
+    }
+
+    /// The answer to a batch that was appended before. Its times are those of then whatever the topic keeps, as in Kafka.
+    fn duplicate(&self, original: &Produced) -> AppendHandle {
+        AppendHandle {
+            info: AppendInfo {
+                first_offset: original.first_offset(),
+                last_offset: original.last_offset,
+                max_timestamp: original.timestamp,
+                log_append_time: original.timestamp,
+                log_start: self.offsets().log_start,
+                valid_bytes: 0,
+                duplicate: true,
+            },
+            pending: Some((self.clone(), Pending::Original(original.last_offset))),
+        }
     }
 
     fn nothing_appended(&self) -> AppendHandle {
@@ -183,8 +222,9 @@ impl KafkaLog {
                 log_append_time: -1,
                 log_start: self.offsets().log_start,
                 valid_bytes: 0,
+                duplicate: false,
             },
-            queued: None,
+            pending: None,
         }
     }
 
@@ -230,7 +270,9 @@ impl KafkaLog {
             .latest()
             .map(|epoch| Note::Epoch(epoch).encode());
         // Its order before the next append in the log is enough: if it is lost, so is that append.
-        let _order_is_enough = self.shared.log.roll(sealed.encode(), goes_on)?;
+        let change = state.producers.encode_changed();
+        let _order_is_enough = self.shared.log.roll(sealed.encode(), goes_on, change)?;
+        state.producers.set_kept();
         state.noted_epoch = state.epochs.latest().map_or(-1, |latest| latest.epoch);
         state.epoch_notes = 1;
         state.active = Summary::new(state.active.end, now_ms);
@@ -251,21 +293,34 @@ impl KafkaLog {
         (mix % config.segment_jitter_ms as u64) as i64
     }
 
-    /// Notes what the active segment holds so far, once enough has come since the last note.
-    fn note_if_due(&self, state: &mut State, config: &LogConfig) {
+    /// Notes what the active segment holds so far, once enough has come since the last note, and what has changed of the
+    /// producers: whoever has the note has them as of then.
+    fn note_if_due(&self, state: &mut State, config: &LogConfig) -> s3stream::Result<()> {
         let interval = config
             .index_interval_bytes
             .max(config.segment_bytes / ACTIVE_ENTRIES_MAX);
-        if state.active.bytes - state.noted_bytes < interval {
-            return;
+        let due = state.active.bytes - state.noted_bytes >= interval;
+        let full = state.producers.changed() >= CHANGED_PRODUCERS_MAX;
+        if !due && !full {
+            return Ok(());
         }
-        // Without room for it the next append tries again; a note is a help, not a need.
-        if let Ok(_order_is_enough) = self
-            .shared
-            .log
-            .annotate(Note::Summary(state.active.clone()).encode())
-        {
-            state.noted_bytes = state.active.bytes;
+        let log = &self.shared.log;
+        let kept = match state.producers.encode_changed() {
+            Some(change) if !due => log.change_state(change),
+            change => log.annotate(Note::Summary(state.active.clone()).encode(), change),
+        };
+        match kept {
+            Ok(_order_is_enough) => {
+                state.producers.set_kept();
+                if due {
+                    state.noted_bytes = state.active.bytes;
+                }
+                Ok(())
+            }
+            // So many changes must not grow without end.
+            Err(error) if full => Err(error),
+            // Without room for it the next append tries again; a note is a help, not a need.
+            Err(_) => Ok(()),
         }
     }
 }

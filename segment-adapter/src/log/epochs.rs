@@ -95,7 +95,7 @@ impl KafkaLog {
             self.seal(state, now_ms)?;
         }
         let note = Note::Epoch(latest).encode();
-        let _order_is_enough = self.shared.log.annotate(note)?;
+        let _order_is_enough = self.shared.log.annotate(note, None)?;
         state.epochs = epochs;
         state.noted_epoch = latest.epoch;
         state.epoch_notes += 1;

@@ -11,6 +11,7 @@ use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::error::LogError;
 use crate::log::read::whole_batch;
+use crate::producers::Producers;
 use crate::summary::{Note, Sealed, Summary};
 
 /// Bytes of data read at once.
@@ -37,7 +38,7 @@ impl KafkaLog {
         };
         let log = SegmentLog::open(data.clone(), meta).await?;
         let now_ms = clock.now_ms();
-        let recovered = recover(&log, now_ms).await?;
+        let recovered = recover(&log, &config, now_ms).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 data,
@@ -50,6 +51,7 @@ impl KafkaLog {
                     noted_epoch: recovered.epochs.latest().map_or(-1, |latest| latest.epoch),
                     epochs: recovered.epochs,
                     epoch_notes: recovered.epoch_notes,
+                    producers: recovered.producers,
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
@@ -66,9 +68,10 @@ struct Recovered {
     epochs: Epochs,
     /// How many epochs are noted to the active segment.
     epoch_notes: usize,
+    producers: Producers,
 }
 
-async fn recover(log: &SegmentLog, now_ms: i64) -> Result<Recovered, LogError> {
+async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Recovered, LogError> {
     let bounds = log.bounds();
     let segments = log.segments();
     let mut recovered = Recovered {
@@ -76,7 +79,12 @@ async fn recover(log: &SegmentLog, now_ms: i64) -> Result<Recovered, LogError> {
         noted_bytes: 0,
         epochs: Epochs::default(),
         epoch_notes: 0,
+        producers: Producers::default(),
     };
+    for change in log.take_state() {
+        recovered.producers.apply(&change)?;
+        recovered.producers.forget_down_to(config.producers_max);
+    }
     for segment in segments.iter().filter(|segment| segment.is_sealed()) {
         for entry in Sealed::decode(&segment.attributes)?.epochs {
             recovered.epochs.assign(entry.epoch, entry.start)?;
@@ -85,8 +93,10 @@ async fn recover(log: &SegmentLog, now_ms: i64) -> Result<Recovered, LogError> {
     if let Some(active) = segments.last().filter(|segment| !segment.is_sealed()) {
         recovered.active = Summary::new(active.base as i64, now_ms);
         recovered.read_notes(log, active.base as i64)?;
-        recovered.read_data(log, now_ms).await?;
+        recovered.read_data(log, config, now_ms).await?;
     }
+    let producers = &mut recovered.producers;
+    producers.expire(now_ms, config.producer_expiration_ms);
     recovered.epochs.truncate_from_end(bounds.confirm as i64);
     recovered.epochs.forget_below(bounds.start as i64);
     Ok(recovered)
@@ -113,8 +123,14 @@ impl Recovered {
         Ok(())
     }
 
-    /// The batches after the last note; their epochs are noted. What the log start hides counts as long as its segment is kept.
-    async fn read_data(&mut self, log: &SegmentLog, now_ms: i64) -> Result<(), LogError> {
+    /// The batches after the last note; their epochs are noted, and some of their producers may be. What the log start
+    /// hides counts as long as its segment is kept.
+    async fn read_data(
+        &mut self,
+        log: &SegmentLog,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
         let confirm = log.bounds().confirm;
         let mut at = self.active.end as u64;
         while at < confirm {
@@ -123,6 +139,7 @@ impl Recovered {
                 let batch = whole_batch(record)?;
                 let header = batch.header();
                 self.active.add(header, record.payload.len() as u64, now_ms);
+                self.producers.add(header, config.producers_max);
                 at = record.offsets.end;
             }
             if fetched.records.is_empty() {

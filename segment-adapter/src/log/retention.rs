@@ -15,13 +15,14 @@ use crate::summary::Sealed;
 
 impl KafkaLog {
     /// Deletes what the settings say is too old or too much at `now_ms`, and gives the number of segments deleted.
-    /// Also keeps the log's own metadata short. Call it every few minutes.
+    /// Forgets producers that have been silent for too long, and keeps the log's own metadata short. Call it every few minutes.
     ///
     /// # Errors
     /// `Storage`, `Overloaded`: part of it may be done; call again.
     pub async fn delete_old_segments(&self, now_ms: i64) -> Result<usize, LogError> {
         let _one_at_a_time = self.shared.maintenance.lock().await;
         self.check_open()?;
+        self.expire_producers(now_ms);
         let mut deleted = 0;
         if let Some((count, below)) = self.prepare_deletion(now_ms)? {
             let trimmed = self.shared.log.trim_front(..below).await;
@@ -29,7 +30,12 @@ impl KafkaLog {
             self.forget_epochs();
             deleted = count;
         }
-        let maintained = self.shared.log.maintain().await;
+        let maintained = self.shared.log.maintain(|| {
+            let state = self.shared.state.lock();
+            let producers = state.producers.encode();
+            (state, producers)
+        });
+        let maintained = maintained.await;
         maintained.map_err(|error| self.failed(error))?;
         Ok(deleted)
     }
@@ -61,6 +67,12 @@ impl KafkaLog {
         trimmed.map_err(|error| self.failed(error))?;
         self.forget_epochs();
         Ok(self.offsets().log_start)
+    }
+
+    fn expire_producers(&self, now_ms: i64) {
+        let mut state = self.shared.state.lock();
+        let after_ms = state.config.producer_expiration_ms;
+        state.producers.expire(now_ms, after_ms);
     }
 
     /// How many segments go and the offset below which they lie; begins a new one if all would go.

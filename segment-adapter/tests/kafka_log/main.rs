@@ -5,6 +5,8 @@
 mod append;
 mod epochs;
 mod model;
+mod producers;
+mod producers_model;
 mod read;
 mod reopen;
 mod retention;

@@ -54,6 +54,16 @@ impl World {
         self.engine.open_group(self.group).await.unwrap()
     }
 
+    /// The streams once the engine has its log again.
+    pub(crate) async fn streams_again(&self) -> Vec<Stream> {
+        loop {
+            match self.engine.open_group(self.group).await {
+                Ok(streams) => return streams,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
     /// Ends the process without a word and starts it again. What was not acknowledged is gone.
     pub(crate) async fn crash(&mut self) {
         self.log.forget_unacknowledged(true);

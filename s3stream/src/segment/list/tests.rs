@@ -192,7 +192,10 @@ fn annotations_belong_to_the_active_segment_and_are_bounded() {
 }
 
 fn parts(list: &SegmentList, len: usize) -> Vec<Vec<Edit>> {
-    let bytes = Bytes::from(list.encode());
+    let mut bytes = Vec::new();
+    put_bytes(&mut bytes, b"state");
+    bytes.extend_from_slice(&list.encode());
+    let bytes = Bytes::from(bytes);
     let count = bytes.len().div_ceil(len) as u32;
     (0..count)
         .map(|index| {
@@ -206,7 +209,10 @@ fn parts(list: &SegmentList, len: usize) -> Vec<Vec<Edit>> {
 #[test]
 fn a_checkpoint_replaces_what_came_before_once_it_is_whole() {
     let mut replay = Replay::default();
-    replay.apply(vec![begin(0, 0)]).unwrap();
+    let change = |change: &'static [u8]| Edit::State {
+        change: Bytes::from_static(change),
+    };
+    replay.apply(vec![begin(0, 0), change(b"gone")]).unwrap();
     let parts = parts(&four(), 50);
     assert!(parts.len() > 3);
     // Cut short by a full log, then edits, then a whole one.
@@ -217,11 +223,12 @@ fn a_checkpoint_replaces_what_came_before_once_it_is_whole() {
     for part in &parts {
         replay.apply(part.clone()).unwrap();
     }
-    replay.apply(vec![note("b")]).unwrap();
-    let (list, edits) = replay.finish();
+    replay.apply(vec![note("b"), change(b"more")]).unwrap();
+    let (list, state, edits) = replay.finish();
+    assert_eq!(state, ["state", "more"]);
     let mut expected = four();
     expected.apply(&note("b")).unwrap();
-    assert_eq!((list, edits), (expected, 1));
+    assert_eq!((list, edits), (expected, 2));
 }
 
 #[test]
@@ -285,6 +292,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         1 => (number(), number(), segments)
             .prop_map(|(from, to, segments)| Edit::Replace { run: from..to, segments }),
         1 => Just(note("n")),
+        1 => any::<Vec<u8>>().prop_map(|change| Edit::State { change: change.into() }),
         1 => (0..3u32, 0..3u32, any::<Vec<u8>>()).prop_map(|(index, count, part)| {
             Edit::Checkpoint { index, count, part: part.into() }
         }),

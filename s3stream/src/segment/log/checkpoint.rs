@@ -1,36 +1,40 @@
 //! Keeping the meta stream short: now and then the whole list is written, and the edits before it are trimmed.
 //!
-//! A checkpoint is a run of records; it counts when its last is durable, and only then is anything trimmed.
+//! A checkpoint is a run of records that hold the owner's state and the list; it counts when its last is durable, and only
+//! then is anything trimmed.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use super::{SegmentLog, State};
+use crate::segment::codec::put_bytes;
 use crate::segment::edit::{self, Edit};
 use crate::{Append, Result};
 
 /// The most bytes of the list in one record.
 const CHECKPOINT_PART_BYTES: usize = 128 * 1024;
-/// A checkpoint is due after this many edits, or as many as there are segments if that is more: its cost per edit is
-/// then bounded however long the log is.
+/// A checkpoint is due after this many edits, or as many as there are segments or KiB of the owner's state if that is
+/// more: its cost per edit is then bounded however much there is.
 const CHECKPOINT_EDITS_MIN: u64 = 64;
+const OWNER_BYTES_PER_EDIT: usize = 1024;
 
 impl SegmentLog {
     /// Writes the whole list when many edits have gathered and trims the edits before it. Call it now and then.
     ///
+    /// `state` gives the whole of the owner's state then, and something that keeps the owner from changing it and from
+    /// appending: it is dropped when the checkpoint is queued.
+    ///
     /// # Errors
     /// As [`Stream::append`](crate::Stream::append) and [`Stream::trim`](crate::Stream::trim); nothing is lost, call again.
-    pub async fn maintain(&self) -> Result<()> {
+    pub async fn maintain<G>(&self, state: impl FnOnce() -> (G, Bytes)) -> Result<()> {
         let _exclusive = self.exclusive.lock().await;
-        let (first, last) = {
-            let mut state = self.usable()?;
-            let due = CHECKPOINT_EDITS_MIN.max(state.list.segments().len() as u64);
-            if state.edits >= due {
-                self.checkpoint(&mut state)?
-            } else {
-                match state.checkpoint {
-                    Some(first) if first > self.meta.start() => (first, None),
-                    _ => return Ok(()),
-                }
+        let (first, last) = if self.is_checkpoint_due()? {
+            // The owner's lock before this one, as for its appends.
+            let (_held, owner_state) = state();
+            self.checkpoint(&mut *self.usable()?, &owner_state)?
+        } else {
+            match self.usable()?.checkpoint {
+                Some(first) if first > self.meta.start() => (first, None),
+                _ => return Ok(()),
             }
         };
         if let Some(last) = last {
@@ -40,14 +44,24 @@ impl SegmentLog {
         self.meta.trim(..first).await
     }
 
-    /// Queues the list in parts; gives the meta offset of the first and the append of the last.
-    fn checkpoint(&self, state: &mut State) -> Result<(u64, Option<Append>)> {
+    fn is_checkpoint_due(&self) -> Result<bool> {
+        let state = self.usable()?;
+        let due = state.list.segments().len();
+        let due = due.max(state.owner_state_bytes / OWNER_BYTES_PER_EDIT);
+        Ok(state.edits >= CHECKPOINT_EDITS_MIN.max(due as u64))
+    }
+
+    /// Queues owner's state and list in parts; gives the meta offset of the first and the append of the last.
+    fn checkpoint(&self, state: &mut State, owner_state: &[u8]) -> Result<(u64, Option<Append>)> {
         // What is queued but not in effect comes before the checkpoint in the stream, so it must be in it.
         let mut list = state.list.clone();
         for (_, edit) in &state.pending {
             list.apply(edit)?;
         }
-        let bytes = Bytes::from(list.encode());
+        let mut bytes = Vec::new();
+        put_bytes(&mut bytes, owner_state);
+        bytes.put_slice(&list.encode());
+        let bytes = Bytes::from(bytes);
         let count = bytes.len().div_ceil(CHECKPOINT_PART_BYTES) as u32;
         let (mut first, mut last) = (None, None);
         for index in 0..count {
@@ -59,6 +73,7 @@ impl SegmentLog {
             last = Some(append);
         }
         state.edits = 0;
+        state.owner_state_bytes = owner_state.len();
         let first = first.expect("the encoded list is never empty");
         Ok((first, last))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{SegmentLog, State};
@@ -26,7 +27,7 @@ impl SegmentLog {
                 return Err(Error::unavailable("appends are in flight").with("stream", stream.id()));
             }
         }
-        let (list, edits) = replay(&meta).await?.finish();
+        let (list, owner_state, edits) = replay(&meta).await?.finish();
         check_against(&list, &data)?;
         let log = Self {
             data,
@@ -39,6 +40,8 @@ impl SegmentLog {
                 confirm_floor: 0,
                 jumping: false,
                 edits,
+                owner_state_bytes: owner_state.iter().map(Bytes::len).sum(),
+                owner_state,
                 checkpoint: None,
                 stopped: None,
             }),
