@@ -242,7 +242,7 @@ fn arguments(dir: &Path) -> Vec<OsString> {
 }
 
 /// The status of one plain HTTP request; `None` when there is no answer.
-fn status(to: SocketAddr, method: &str, path: &str, body: &[u8]) -> Option<u16> {
+pub(super) fn status(to: SocketAddr, method: &str, path: &str, body: &[u8]) -> Option<u16> {
     let mut connection = TcpStream::connect_timeout(&to, Duration::from_secs(1)).ok()?;
     connection
         .set_read_timeout(Some(Duration::from_secs(10)))
