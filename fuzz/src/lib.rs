@@ -10,6 +10,7 @@ pub mod metadata_head;
 pub mod metadata_snapshot;
 pub mod nfs_directory;
 pub mod object;
+pub mod object_log;
 pub mod record_batch;
 pub mod wal_replay;
 
@@ -54,6 +55,11 @@ pub const TARGETS: &[Target] = &[
         name: "nfs_directory",
         run: nfs_directory::run,
         seeds: nfs_directory::seeds,
+    },
+    Target {
+        name: "object_log",
+        run: object_log::run,
+        seeds: object_log::seeds,
     },
     Target {
         name: "metadata_head",

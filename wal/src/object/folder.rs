@@ -85,7 +85,10 @@ impl Folder {
         let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
         match parts[..] {
             [PROBE] => Some(Name::Probe),
-            [MARKS, number] => Some(Name::Mark(hex(number)?)),
+            [MARKS, number] => {
+                let number = hex(number).filter(|number| *number <= NUMBER_MAX)?;
+                Some(Name::Mark(number))
+            }
             [log, epoch, number] => {
                 let epoch = LogEpoch::new(hex(epoch)?);
                 let number = hex(number).filter(|number| *number <= NUMBER_MAX)?;

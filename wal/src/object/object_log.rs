@@ -20,7 +20,7 @@ use super::{
     config::Config,
     fence::{Extent, Fencer},
     folder::{Folder, Name},
-    format::{number_after, number_of, position_of},
+    format::{NUMBER_MAX, number_after, number_of, position_of},
     listing::{Garbage, Listing, decode_mark, list_marks, newest_mark},
     mark::{Event, Mark},
     pipeline::Author,
@@ -29,12 +29,14 @@ use super::{
     replay::ObjectReplay,
 };
 use crate::{
-    Backend, Error, Found, LogEpoch, LogState, Replay,
+    Backend, Error, Found, LogEpoch, LogState, Position, Replay,
     admission::{Admission, admit},
 };
 
 /// Positions of a state are below this.
 const POSITION_MAX: u64 = 1 << 62;
+/// What an epoch must have before it at least: centuries. Only damage comes nearer.
+const NUMBERS_LEFT: u64 = 1 << 32;
 /// Logs that others may make at one place while an opening looks at it.
 const MAKES: usize = 16;
 
@@ -160,6 +162,14 @@ impl Backend for ObjectLog {
         };
         let first = number_after(mark.position);
         let (extents, start) = settle(&fencer, state, &listing, first).await?;
+        if start > NUMBER_MAX - NUMBERS_LEFT {
+            let what = format!(
+                "{}: the next epoch would begin there, too near to the last position",
+                self.url
+            );
+            let position = Position::new(position_of(start.min(NUMBER_MAX)));
+            return Err(Error::Corrupt { position, what });
+        }
         let garbage = garbage(&listing, state, &extents);
         let author = Author {
             identity: state.identity.clone(),
