@@ -156,6 +156,9 @@ pub struct Options {
     /// Writes that the raw device is given at once at full load; default: as many as the log keeps in flight.
     #[arg(long, value_name = "N")]
     pub baseline_depth: Option<usize>,
+    /// How long each put of an object log takes longer than its store does, for scenario wal: 30 with object:memory: models a real bucket.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub put_latency_ms: u64,
     /// What drives a block log: an io_uring where there is one to be had, or threads.
     #[arg(long, value_enum, default_value = "uring")]
     pub log_io: LogIo,

@@ -5,8 +5,10 @@ use std::{
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use s3stream::{
     Entropy,
     store::{BucketPlace, Credentials},
@@ -16,6 +18,7 @@ use wal::{
     block::{BlockLog, Config, Io},
     memory::MemoryLog,
     nfs::NfsLog,
+    object::ObjectLog,
 };
 
 use crate::{Options, Result, Workplace};
@@ -34,6 +37,8 @@ pub(crate) struct Places {
     pub(crate) log_file: Option<PathBuf>,
     /// What drives a block log.
     pub(crate) io: Io,
+    /// What a put of an object log takes more.
+    pub(crate) put_latency: Duration,
 }
 
 /// A log to measure.
@@ -61,6 +66,7 @@ impl Places {
                 .map_or_else(own_bucket, |url| within(url, workplace)),
             log_file: options.wal.is_none().then_some(log_file),
             io: options.log_io.into(),
+            put_latency: Duration::from_millis(options.put_latency_ms),
         }
     }
 
@@ -72,6 +78,7 @@ impl Places {
             bucket: self.bucket.clone(),
             log_file: Some(file),
             io: self.io,
+            put_latency: self.put_latency,
         }
     }
 
@@ -98,6 +105,24 @@ impl Places {
         Ok(())
     }
 
+    /// The log in a bucket, each put of which takes as much longer as was asked.
+    fn object_log(&self, place: Option<BucketPlace>) -> Result<ObjectLog> {
+        let entropy = Entropy::from_os();
+        let place = place.map_or_else(|| self.bucket.parse(), Ok)?;
+        let bucket = place.open(&credentials(), &entropy)?;
+        let mut store = bucket.counted();
+        if !self.put_latency.is_zero() {
+            let config = ThrottleConfig {
+                wait_put_per_call: self.put_latency,
+                ..ThrottleConfig::default()
+            };
+            store = Arc::new(ThrottledStore::new(store, config));
+        }
+        // A log of this run's own: what an earlier one has left is not looked at.
+        let prefix = bucket.path(&format!("bench-wal/{:016x}", entropy.next_u64()));
+        Ok(ObjectLog::new(store, prefix.as_ref(), entropy.next_u128())?)
+    }
+
     /// The log.
     pub(crate) fn log(&self) -> Result<LogPlace> {
         Ok(match self.wal.parse()? {
@@ -118,13 +143,13 @@ impl Places {
                     }),
                 ),
             },
-            s3stream::store::LogPlace::Object(_) => {
-                return Err(format!(
-                    "{}: a log in a bucket has no raw device to be measured beside",
-                    self.wal
-                )
-                .into());
-            }
+            // No device stands below it: a copy and a checksum is what it is compared with.
+            s3stream::store::LogPlace::Object(place) => LogPlace {
+                backend: Arc::new(self.object_log(place)?),
+                in_memory: true,
+                dir: None,
+                depth: 1,
+            },
             s3stream::store::LogPlace::Nfs { path, capacity } => LogPlace {
                 in_memory: false,
                 backend: Arc::new(NfsLog::at(&path, capacity.unwrap_or(LOG_CAPACITY))),

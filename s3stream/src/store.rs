@@ -114,7 +114,7 @@ impl Bucket {
     }
 
     /// The store, counted and not retrying: for a log, which settles its own requests.
-    pub(crate) fn counted(&self) -> Arc<dyn ObjectStore> {
+    pub fn counted(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.ledger) as Arc<dyn ObjectStore>
     }
 
