@@ -21,17 +21,20 @@ pub enum Scenario {
     Idle,
     /// The write-ahead log alone.
     Wal,
+    /// Opening and replaying a write-ahead log of 1 GiB.
+    Replay,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Append,
         Self::Tail,
         Self::Catchup,
         Self::Recovery,
         Self::Idle,
         Self::Wal,
+        Self::Replay,
     ];
 
     /// As on the command line.
@@ -43,6 +46,7 @@ impl Scenario {
             Self::Recovery => "recovery",
             Self::Idle => "idle",
             Self::Wal => "wal",
+            Self::Replay => "replay",
         }
     }
 }

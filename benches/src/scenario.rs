@@ -4,6 +4,7 @@ mod append;
 mod catchup;
 mod idle;
 mod recovery;
+mod replay;
 mod tail;
 mod wal;
 
@@ -11,7 +12,7 @@ use crate::{Options, Report, Result, Scenario, Workplace, measure::runtime, plac
 
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let report = measure(options, workplace);
-    if options.bucket.is_some() && options.scenario != Scenario::Wal {
+    if options.bucket.is_some() && !matches!(options.scenario, Scenario::Wal | Scenario::Replay) {
         let emptied = runtime()?.block_on(Places::of(options, workplace).empty_bucket());
         // What was measured, or why it was not, is said first.
         report.and_then(|report| emptied.map(|()| report))
@@ -27,6 +28,7 @@ fn measure(options: &Options, workplace: &Workplace) -> Result<Report> {
         Scenario::Catchup => catchup::run(options, workplace),
         Scenario::Recovery => recovery::run(options, workplace),
         Scenario::Idle => idle::run(options, workplace),
+        Scenario::Replay => replay::run(options, workplace),
         Scenario::Wal => wal::run(options, workplace),
     }
 }

@@ -160,3 +160,11 @@ fn a_bucket_given_by_url_keeps_what_it_had_and_nothing_of_the_run() {
         }
     }
 }
+
+#[test]
+fn replay_reads_a_log_back_and_compares_it_with_raw_reads() {
+    let json = run(&["replay", "--record-bytes=16384"]);
+    positive(&json, &["throughput_mib_s", "ratio_throughput"]);
+    assert_eq!(json["baseline"]["kind"], "log_read");
+    positive(&json["details"], &["open_ms_median", "log_mib"]);
+}
