@@ -519,6 +519,62 @@ async fn a_fence_outlives_the_clean_up_of_its_epoch_and_meets_an_owner_that_was_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fence_that_lands_after_the_clean_up_does_not_stand_in_for_the_one_that_counts() {
+    let (store, mut metadata) = (Store::default(), Metadata::new());
+    let replay = backend(&store, 1).open(&metadata.state).await.unwrap();
+    metadata.record_start(&*replay);
+    let mut old = Owner::start(1, replay).await;
+    for len in [250; 4] {
+        old.append(len);
+        settle().await;
+    }
+    // A taker asks for its first fence, and is paused.
+    let slow = Taker::begin(&store, 2, metadata.register(), false).await;
+    let asks_to_fence = || {
+        let waiting = store.waiting();
+        waiting.iter().any(|one| {
+            one.host == 2
+                && matches!(&one.request, Request::Create(path, _) if path.as_ref().contains("/0000000000000001/"))
+        })
+    };
+    while !asks_to_fence() {
+        assert!(slow.step(&store).await, "it never asks");
+    }
+    // The owner goes on, and is paused with a put on its way.
+    for len in [250; 5] {
+        old.append(len);
+        settle().await;
+    }
+    store.hold(1);
+    old.append(20);
+    settle().await;
+    let acknowledged = old.acknowledged();
+    assert_eq!(acknowledged.len(), 9);
+    // Others have it after that; all of the first epoch is trimmed and retired. The slow fence lands where a commit was.
+    for host in 3..7 {
+        let state = metadata.register();
+        let replay = backend(&store, host).open(&state).await.unwrap();
+        metadata.record_start(&*replay);
+        let mut owner = Owner::start(host, replay).await;
+        owner.append(50);
+        settle().await;
+        let end = owner.log.durable_end();
+        metadata.state.trim(end, end);
+        owner.log.trim(end);
+        settle().await;
+        if host == 3 {
+            resume(&store, 2).await;
+        }
+    }
+    old.resume(&store).await;
+    assert_eq!(old.acknowledged(), acknowledged, "W5");
+    assert!(matches!(
+        old.hear.heard().failed,
+        Some(Error::Fenced { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_with_many_puts_on_their_way_is_overtaken_by_fences_that_double() {
     let (store, mut metadata) = (Store::default(), Metadata::new());
     let replay = backend(&store, 1).open(&metadata.state).await.unwrap();

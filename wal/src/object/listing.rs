@@ -51,22 +51,19 @@ impl Listing {
         of_epoch.map(|((_, number), len)| (*number, *len))
     }
 
-    /// What may be deleted once the next epoch starts: all of retired epochs but their lowest fence, and older marks. `keeps` says of an
-    /// object of an epoch that is not retired whether it is needed, and `None` if the epoch is retired.
+    /// What may be deleted once the next epoch starts: the commits of retired epochs, and older marks. `keeps` says of an object of an epoch that
+    /// is not retired whether it is needed, and `None` if the epoch is retired.
+    ///
+    /// Of a retired epoch every fence stays: when its commits are gone, a fence that came late may lie below the one that counts.
     pub(crate) fn garbage(
         &self,
         below: LogEpoch,
         keeps: impl Fn(LogEpoch, u64) -> Option<bool>,
     ) -> Vec<Garbage> {
-        let mut fenced = None;
         let mut garbage = Vec::new();
         for ((epoch, number), len) in &self.objects {
-            let keep = *epoch >= below
-                || keeps(*epoch, *number).unwrap_or_else(|| {
-                    let lowest = *len == HEADER_LEN as u64 && fenced != Some(*epoch);
-                    fenced = if lowest { Some(*epoch) } else { fenced };
-                    lowest
-                });
+            let fence = *len == HEADER_LEN as u64;
+            let keep = *epoch >= below || keeps(*epoch, *number).unwrap_or(fence);
             if !keep {
                 garbage.push(Garbage::Object(*epoch, *number));
             }
