@@ -324,6 +324,22 @@ async fn a_checkpoint_of_many_segments_is_written_in_parts() {
 }
 
 #[tokio::test]
+async fn an_active_slice_of_another_stream_is_corrupt() {
+    let world = World::new(2).await;
+    let streams = world.streams().await;
+    // Edits of version 2: one of kind 1, 24 bytes, a segment at 0 in stream 99 from 0 on.
+    let mut begin = vec![2, 1, 0, 0, 0, 24];
+    for field in [0u64, 99, 0] {
+        begin.extend_from_slice(&field.to_be_bytes());
+    }
+    let append = streams[1].append(1, &[&begin]).unwrap();
+    append.await.unwrap();
+    let [data, meta] = <[_; 2]>::try_from(streams).unwrap();
+    let error = SegmentLog::open(data, meta).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
 async fn an_edit_whose_caller_went_away_still_takes_effect() {
     let world = World::new(2).await;
     let log = open(&world).await;

@@ -80,6 +80,14 @@ async fn replay(meta: &Stream) -> Result<Replay> {
 
 /// The list must not speak of records that the data stream does not have: its edits come after them in one log.
 fn check_against(list: &SegmentList, data: &Stream) -> Result<()> {
+    if let Some(active) = list
+        .active_slice()
+        .filter(|slice| slice.stream != data.id())
+    {
+        return Err(Error::corrupt("the active slice is of another stream")
+            .with("slice", format!("{active:?}"))
+            .with("stream", data.id()));
+    }
     let slices = list.segments().iter().flat_map(|segment| &segment.slices);
     for slice in slices.filter(|slice| slice.stream == data.id()) {
         if slice.start < data.start() || slice.end.unwrap_or(slice.start) > data.confirm() {
