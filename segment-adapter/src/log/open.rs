@@ -8,7 +8,7 @@ use s3stream::segment::SegmentLog;
 
 use super::{KafkaLog, Life, Shared, State, WallClock};
 use crate::config::LogConfig;
-use crate::epochs::Epochs;
+use crate::epochs::{EpochStart, Epochs};
 use crate::error::LogError;
 use crate::log::read::whole_batch;
 use crate::producers::Producers;
@@ -85,9 +85,12 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
         recovered.producers.apply(&change)?;
         recovered.producers.forget_down_to(config.producers_max);
     }
+    // Before the data is read: who wrote last is known for a while whatever the time of the records, as in Kafka.
+    let producers = &mut recovered.producers;
+    producers.expire(now_ms, config.producer_expiration_ms);
     for segment in segments.iter().filter(|segment| segment.is_sealed()) {
         for entry in Sealed::decode(&segment.attributes)?.epochs {
-            recovered.epochs.assign(entry.epoch, entry.start)?;
+            recovered.begin_epoch(entry)?;
         }
     }
     if let Some(active) = segments.last().filter(|segment| !segment.is_sealed()) {
@@ -95,20 +98,23 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
         recovered.read_notes(log, active.base as i64)?;
         recovered.read_data(log, config, now_ms).await?;
     }
-    let producers = &mut recovered.producers;
-    producers.expire(now_ms, config.producer_expiration_ms);
     recovered.epochs.truncate_from_end(bounds.confirm as i64);
     recovered.epochs.forget_below(bounds.start as i64);
     Ok(recovered)
 }
 
 impl Recovered {
+    fn begin_epoch(&mut self, entry: EpochStart) -> Result<(), LogError> {
+        let assigned = self.epochs.assign(entry.epoch, entry.start);
+        assigned.map_err(|error| LogError::StoredState(error.to_string()))
+    }
+
     fn read_notes(&mut self, log: &SegmentLog, base: i64) -> Result<(), LogError> {
         for note in log.annotations() {
             match Note::decode(&note)? {
                 Note::Summary(summary) => self.active = summary,
                 Note::Epoch(entry) => {
-                    self.epochs.assign(entry.epoch, entry.start)?;
+                    self.begin_epoch(entry)?;
                     self.epoch_notes += 1;
                 }
             }
