@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 };
 use segment_adapter::{BatchBuilder, Codec};
 
-use super::support::{Running, batch, decode, memory, produce};
+use super::support::{Client, Running, batch, decode, memory, now_ms, on_disk, produce};
 
 #[test]
 fn forged_lengths_end_their_own_connection_and_nothing_else() {
@@ -48,6 +48,43 @@ fn vector_37_zstd_needs_version_7_of_produce() {
         let answer = &answer.responses[0].partition_responses[0];
         assert_eq!(answer.error_code, code, "version {version}");
     }
+}
+
+/// The error code and the base offset of what became of one batch of a producer.
+fn produce_as(client: &mut Client, epoch: i16, sequence: i32, count: usize) -> (i16, i64) {
+    let records = (0..count)
+        .fold(BatchBuilder::new(Codec::None), |batch, _| {
+            batch.record(now_ms(), None, Some(b"v"))
+        })
+        .producer(7, epoch, sequence)
+        .build()
+        .unwrap();
+    let request = produce("t", 0, -1, records);
+    let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &request);
+    let answer = &answer.responses[0].partition_responses[0];
+    (answer.error_code, answer.base_offset)
+}
+
+#[test]
+fn a_batch_that_is_sent_again_is_answered_and_not_written_again_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    client.create("t", 1);
+    assert_eq!(produce_as(&mut client, 0, 0, 2), (0, 0));
+    assert_eq!(produce_as(&mut client, 0, 2, 1), (0, 2));
+    assert_eq!(produce_as(&mut client, 0, 0, 2), (0, 0));
+    running.crash();
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    assert_eq!(produce_as(&mut client, 0, 0, 2), (0, 0));
+    assert_eq!(produce_as(&mut client, 0, 2, 1), (0, 2));
+    assert_eq!(produce_as(&mut client, 0, 4, 1).0, 45);
+    assert_eq!(produce_as(&mut client, 1, 0, 1), (0, 3));
+    assert_eq!(produce_as(&mut client, 0, 3, 1).0, 47);
+    let answer = client.fetch("t", 0, 0);
+    assert_eq!(answer.responses[0].partitions[0].high_watermark, 4);
+    running.stop();
 }
 
 #[test]
