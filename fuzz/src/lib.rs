@@ -5,6 +5,7 @@
 //!
 //! The fuzzer itself is in `fuzz_targets`; this library does not know it.
 
+pub mod kafka_log;
 pub mod metadata_entry;
 pub mod metadata_head;
 pub mod metadata_snapshot;
@@ -45,6 +46,11 @@ pub const TARGETS: &[Target] = &[
         name: "record_batch",
         run: record_batch::run,
         seeds: record_batch::seeds,
+    },
+    Target {
+        name: "kafka_log",
+        run: kafka_log::run,
+        seeds: kafka_log::seeds,
     },
     Target {
         name: "wal_replay",
