@@ -6,6 +6,7 @@ mod switch;
 mod append;
 mod bad_input;
 mod cleanup;
+mod cut_close;
 mod lifecycle;
 mod limits;
 mod log_failure;
