@@ -1,17 +1,22 @@
-//! Large writes to a local directory in large pieces.
+//! Large writes to a local directory in large pieces, and names that are durable before anyone is told that they are taken.
 //!
 //! An object is made of many small parts, and the store library writes each by a system call of its own; the kernel then clears every page
 //! before it fills a part of it. Here parts are gathered into one buffer that stays in the processor's cache and is used again: the memory of a
 //! write is one piece, however large the object.
 
-use std::fmt;
+#![allow(
+    clippy::disallowed_methods,
+    reason = "file operations block: they run on the runtime's blocking threads, as object_store's own do; the simulator uses a store in memory"
+)]
+
+use std::{fmt, fs::File, io, path::PathBuf};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::stream::BoxStream;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
     local::LocalFileSystem, path::Path,
 };
 
@@ -48,6 +53,22 @@ impl Gathering {
     }
 }
 
+/// Makes a file and its name durable.
+async fn sync_entry(file: PathBuf) -> Result<()> {
+    let synced = tokio::task::spawn_blocking(move || {
+        File::open(&file)?.sync_all()?;
+        match file.parent() {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    });
+    let failed = |error: io::Error| Error::Generic {
+        store: "directory",
+        source: Box::new(error),
+    };
+    synced.await?.map_err(failed)
+}
+
 impl fmt::Display for Gathering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -65,7 +86,16 @@ impl ObjectStore for Gathering {
         if opts.mode == PutMode::Overwrite && payload.content_length() > PIECE_BYTES {
             return self.put_gathered(location, &payload).await;
         }
-        self.0.put_opts(location, payload, opts).await
+        let create = opts.mode == PutMode::Create;
+        match self.0.put_opts(location, payload, opts).await {
+            Err(Error::AlreadyExists { path, source }) if create => {
+                // Whose it is decides the caller; ours from an attempt that is not answered yet is there, and not yet durable.
+                let file = self.0.path_to_filesystem(location)?;
+                sync_entry(file).await?;
+                Err(Error::AlreadyExists { path, source })
+            }
+            done => done,
+        }
     }
 
     async fn put_multipart_opts(
