@@ -98,6 +98,28 @@ async fn tail_and_catch_up_reads_everything_three_times() {
 }
 
 #[tokio::test]
+async fn s3_wal_acknowledges_with_one_put_and_loses_nothing_to_a_crash() {
+    let said = output("s3_wal").await;
+    let lines: Vec<_> = said.lines().collect();
+    let [alone, together, idle, after, closed] = lines[..] else {
+        panic!("{said}");
+    };
+    assert_eq!(alone, "20 records, one at a time: 20 put, 0 other requests");
+    let puts = together
+        .strip_prefix("20000 records, all at once: ")
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|puts| puts.parse::<u64>().ok());
+    // How many depends on how fast the directory is; a PUT for each it is not.
+    assert!(puts.is_some_and(|puts| puts < 2_000), "{said}");
+    assert_eq!(
+        idle,
+        "a second without anything to do: 0 put, 0 other requests"
+    );
+    assert_eq!(after, "after a crash: 20020 records");
+    assert!(closed.ends_with("owes nothing"), "{said}");
+}
+
+#[tokio::test]
 async fn failover_serves_everything_and_the_first_owner_hears_that_it_is_fenced() {
     let said = output("failover").await;
     let lines: Vec<_> = said.lines().collect();
