@@ -4,12 +4,7 @@
 //! before it fills a part of it. Here parts are gathered into one buffer that stays in the processor's cache and is used again: the memory of a
 //! write is one piece, however large the object.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "file operations block: they run on the runtime's blocking threads, as object_store's own do; the simulator uses a store in memory"
-)]
-
-use std::{fmt, fs::File, io, path::PathBuf};
+use std::fmt;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -19,6 +14,8 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
     local::LocalFileSystem, path::Path,
 };
+
+use super::local::sync_entry;
 
 /// Bytes of one write: whole pages, and less than a core's cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -53,22 +50,6 @@ impl Gathering {
     }
 }
 
-/// Makes a file and its name durable.
-async fn sync_entry(file: PathBuf) -> Result<()> {
-    let synced = tokio::task::spawn_blocking(move || {
-        File::open(&file)?.sync_all()?;
-        match file.parent() {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    });
-    let failed = |error: io::Error| Error::Generic {
-        store: "directory",
-        source: Box::new(error),
-    };
-    synced.await?.map_err(failed)
-}
-
 impl fmt::Display for Gathering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -91,7 +72,13 @@ impl ObjectStore for Gathering {
             Err(Error::AlreadyExists { path, source }) if create => {
                 // Whose it is decides the caller; ours from an attempt that is not answered yet is there, and not yet durable.
                 let file = self.0.path_to_filesystem(location)?;
-                sync_entry(file).await?;
+                let failed = |error: std::io::Error| Error::Generic {
+                    store: "directory",
+                    source: Box::new(error),
+                };
+                tokio::task::spawn_blocking(move || sync_entry(&file))
+                    .await?
+                    .map_err(failed)?;
                 Err(Error::AlreadyExists { path, source })
             }
             done => done,

@@ -145,6 +145,12 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a file and its name durable.
+pub(super) fn sync_entry(file: &Path) -> io::Result<()> {
+    File::open(file)?.sync_all()?;
+    file.parent().map_or(Ok(()), sync_dir)
+}
+
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
