@@ -76,9 +76,7 @@ impl ObjectStore for Gathering {
                     store: "directory",
                     source: Box::new(error),
                 };
-                tokio::task::spawn_blocking(move || sync_entry(&file))
-                    .await?
-                    .map_err(failed)?;
+                sync_entry(file).await.map_err(failed)?;
                 Err(Error::AlreadyExists { path, source })
             }
             done => done,

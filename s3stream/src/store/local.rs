@@ -146,9 +146,13 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes a file and its name durable.
-pub(super) fn sync_entry(file: &Path) -> io::Result<()> {
-    File::open(file)?.sync_all()?;
-    file.parent().map_or(Ok(()), sync_dir)
+pub(super) async fn sync_entry(file: PathBuf) -> io::Result<()> {
+    let sync = move || {
+        File::open(&file)?.sync_all()?;
+        file.parent().map_or(Ok(()), sync_dir)
+    };
+    let synced = tokio::task::spawn_blocking(sync).await;
+    synced.map_err(io::Error::other)?
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
