@@ -633,3 +633,56 @@ async fn objects_that_change_places_are_corrupt() {
         "{refused:?}"
     );
 }
+
+/// 8 MiB: what one object may gather.
+const LARGE: usize = 8 << 20;
+
+fn large_objects() -> Config {
+    Config {
+        commit_bytes_max: LARGE,
+        ..unhedged()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_way_to_the_store_has_the_time_that_large_objects_take_on_it() {
+    // An attempt's own time is 10 s, and with the bytes 42, 84 and 168 s.
+    for (seconds, bound) in [(35, 36), (100, 42 + 84 + 101)] {
+        let store = Store::default();
+        let quick = ThrottleConfig::default();
+        let way = Arc::new(ThrottledStore::new(store.host(1), quick));
+        let (log, hear) = start(Arc::clone(&way) as _, large_objects(), &mut state()).await;
+        settle().await;
+        way.config_mut(|way| way.wait_put_per_call = Duration::from_secs(seconds));
+        log.append(&[&vec![7; LARGE - 4096]]).unwrap();
+        tokio::time::sleep(Duration::from_secs(bound)).await;
+        assert_eq!(hear.count(), 1, "{seconds} s: sent again and again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_way_from_the_store_has_the_time_that_large_objects_take_on_it() {
+    let (store, mut state) = (Store::default(), state());
+    let (log, hear) = start(store.host(1), large_objects(), &mut state).await;
+    for n in 1..=2 {
+        log.append(&[&vec![7; LARGE - 4096]]).unwrap();
+        hear.until_durable(n).await;
+    }
+    drop(log);
+    state.grant(LogEpoch::new(2));
+    // 67 s for each: more than the first attempt of 42 s has, and than the patience of 30 s.
+    let way = ThrottleConfig {
+        wait_get_per_byte: Duration::from_micros(8),
+        ..ThrottleConfig::default()
+    };
+    let way = Arc::new(ThrottledStore::new(store.host(2), way));
+    let place = ObjectLog::new(way, "wal", 9)
+        .unwrap()
+        .with_config(large_objects());
+    let mut replay = place.open(&state).await.unwrap();
+    let mut records = 0;
+    while let Some(piece) = replay.next().await.unwrap() {
+        records += piece.len();
+    }
+    assert_eq!(records, 2);
+}

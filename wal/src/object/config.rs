@@ -31,7 +31,8 @@ pub struct Config {
     pub puts_per_s: u32,
     /// How many of these may come at once after a rest. Default 20.
     pub puts_burst: u32,
-    /// An attempt that has no answer after this is given up and made again. Default 10 s.
+    /// An attempt that has no answer after this, and after the time that its bytes take at 256 KiB a second, is given up and made again. Default
+    /// 10 s. Each time-out doubles what the next attempt may take, up to 16 times: a way that carries 16 KiB a second per object carries them all.
     pub attempt_timeout: Duration,
     /// A put is made a second time when it takes longer than this many times what nine of ten took. Default 3; 0 makes none.
     pub hedge_multiple: u32,
@@ -39,7 +40,8 @@ pub struct Config {
     pub hedge_after_min: Duration,
     /// The longest wait between two attempts; the first is some milliseconds. Default 1 s.
     pub retry_wait_max: Duration,
-    /// How long opening, replaying and closing try before they give up with `Io`. Default 30 s. An append is tried for as long as it takes.
+    /// How long opening, replaying and closing try before they give up with `Io`. Default 30 s, and longer for a large object: three attempts
+    /// that time out. An append is tried for as long as it takes.
     pub patience: Duration,
     /// Bytes that a replay reads ahead. Default 32 MiB. One object is always read.
     pub replay_bytes: usize,
@@ -70,6 +72,13 @@ impl Default for Config {
         }
     }
 }
+
+/// The slowest way to the store that an attempt is given time for, in bytes a second; a slower one costs time-outs at first.
+const BYTES_PER_S: u64 = 256 << 10;
+/// Time-outs that double what the next attempt may take. A way that is gone and comes back is found again before 16 · `attempt_timeout`.
+const DOUBLINGS_MAX: u32 = 4;
+/// A request is patient for so many times what its bytes take: attempts that time out end after 1, 3 and 7 times.
+const PATIENCE_MULTIPLE: u32 = 4;
 
 /// The smallest capacity: a quarter of it holds a header, a prefix and some record.
 const CAPACITY_MIN: u64 = 4096;
@@ -148,6 +157,16 @@ impl Config {
         usize::try_from(self.capacity / 4).unwrap_or(usize::MAX)
     }
 
+    /// How long an attempt that carries so many bytes may take after `late` time-outs of its request.
+    pub(crate) fn attempt_limit(&self, len: u64, late: u32) -> Duration {
+        (self.attempt_timeout + time_of(len)) * 2u32.pow(late.min(DOUBLINGS_MAX))
+    }
+
+    /// How long after its beginning a request that carries so many bytes begins attempts.
+    pub(crate) fn patience_for(&self, len: u64) -> Duration {
+        self.patience + time_of(len) * PATIENCE_MULTIPLE
+    }
+
     /// The longest record that is accepted.
     pub(crate) fn record_len_max(&self) -> usize {
         let room = self.quarter().saturating_sub(HEADER_LEN + PREFIX_LEN);
@@ -160,9 +179,39 @@ impl Config {
     }
 }
 
+/// What bytes take on the slowest way. No object is longer than a `u32` says.
+fn time_of(len: u64) -> Duration {
+    Duration::from_millis(len.min(u32::MAX.into()) * 1000 / BYTES_PER_S)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_has_time_for_its_bytes_and_twice_as_much_after_each_time_out() {
+        let config = Config::default();
+        let seconds = |len, late| config.attempt_limit(len, late).as_secs();
+        assert_eq!(
+            [seconds(0, 0), seconds(8 << 20, 0), seconds(64 << 20, 0)],
+            [10, 42, 266]
+        );
+        assert_eq!(
+            [1, 2, 3, 4, 5, u32::MAX].map(|late| seconds(0, late)),
+            [20, 40, 80, 160, 160, 160]
+        );
+        assert_eq!(config.patience_for(0), config.patience);
+        let two = config.attempt_limit(8 << 20, 0) + config.attempt_limit(8 << 20, 1);
+        assert!(config.patience_for(8 << 20) > two, "a third attempt begins");
+        // Whatever a store says of a length, no sum overflows.
+        let hour = Duration::from_secs(3600);
+        let longest = Config {
+            attempt_timeout: hour,
+            patience: hour,
+            ..config
+        };
+        assert!(longest.attempt_limit(u64::MAX, u32::MAX) > longest.patience_for(u64::MAX));
+    }
 
     #[test]
     fn the_defaults_are_valid() {

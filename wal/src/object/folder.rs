@@ -1,7 +1,7 @@
 //! The log's part of a bucket: names, and requests with a time-out that are tried again for a stated time.
 //!
 //! - `prefix/<log>/<epoch>/<number>`, `prefix/marks/<number>`, `prefix/probe`; hexadecimal of fixed width, so names order as numbers do.
-//! - An attempt takes at most `attempt_timeout`, a request at most `patience`; then it is `Io`.
+//! - An attempt takes at most `attempt_limit` of its bytes, a request begins attempts for at most `patience_for` them; then it is `Io`.
 //!
 //! It does not know what objects mean.
 
@@ -39,6 +39,16 @@ pub(crate) enum Name {
     Object(LogUuid, LogEpoch, u64),
     Mark(u64),
     Probe,
+}
+
+/// An attempt without a result.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: object_store::Error,
+    /// There was no answer in time.
+    pub(crate) late: bool,
+    /// What the object's length was said to be, 0 if nothing was said.
+    pub(crate) len: u64,
 }
 
 const MARKS: &str = "marks";
@@ -104,16 +114,17 @@ impl Folder {
         part: Option<&'static str>,
         mut each: impl FnMut(Name, u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let under = match part {
+        let under = &match part {
             Some(part) => self.prefix.clone().join(part),
             None => self.prefix.clone(),
         };
         let mut names = self
-            .patiently("list", &under, || async {
+            .patiently("list", under, |late| async move {
                 // Each page has a time-out of its own; a listing that breaks begins again.
                 let mut found = Vec::new();
-                let mut listed = self.store.list(Some(&under));
-                while let Some(meta) = self.within(listed.try_next()).await? {
+                let limit = self.config.attempt_limit(0, late);
+                let mut listed = self.store.list(Some(under));
+                while let Some(meta) = self.within(limit, 0, listed.try_next()).await? {
                     found.extend(self.name(&meta.location).map(|name| (name, meta.size)));
                     if found.len() > LISTED_MAX {
                         break;
@@ -124,7 +135,7 @@ impl Folder {
             .await?;
         if names.len() > LISTED_MAX {
             let what = format!("more than {LISTED_MAX} objects; is the prefix the log's alone?");
-            return Err(self.io("list", &under, io::Error::other(what)));
+            return Err(self.io("list", under, io::Error::other(what)));
         }
         names.sort_unstable_by_key(|(name, _)| match *name {
             Name::Object(log, epoch, number) => (log.get(), epoch.get(), number),
@@ -141,21 +152,26 @@ impl Folder {
         Some(MARKS)
     }
 
-    /// A whole object, if it is there: one attempt.
-    pub(crate) async fn get_once(&self, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
-        let get = async {
-            match self.store.get(path).await {
-                Ok(found) => found.bytes().await.map(Some),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
+    /// A whole object, if it is there: one attempt, after so many that were late. Its beginning has the time of an empty one and says how long
+    /// the rest may take.
+    pub(crate) async fn get_once(&self, path: &Path, late: u32) -> Result<Option<Bytes>, Failed> {
+        let limit = self.config.attempt_limit(0, late);
+        let found = match self.within(limit, 0, self.store.get(path)).await {
+            Ok(found) => found,
+            Err(failed) if matches!(failed.error, object_store::Error::NotFound { .. }) => {
+                return Ok(None);
             }
+            Err(failed) => return Err(failed),
         };
-        self.within(get).await
+        let len = found.meta.size;
+        let limit = self.config.attempt_limit(len, late);
+        self.within(limit, len, found.bytes()).await.map(Some)
     }
 
     /// A whole object, if it is there.
     pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>, Error> {
-        self.patiently("read", path, || self.get_once(path)).await
+        self.patiently("read", path, |late| self.get_once(path, late))
+            .await
     }
 
     /// Deletes what is there of `paths`, in batches where the store has them; one attempt. The number that could not be deleted.
@@ -173,16 +189,19 @@ impl Folder {
         asked.saturating_sub(gone)
     }
 
-    /// One attempt, within the time for one.
+    /// One attempt that carries so many bytes, within the time for it.
     pub(crate) async fn within<T>(
         &self,
+        limit: Duration,
+        len: u64,
         attempt: impl Future<Output = Result<T, object_store::Error>>,
-    ) -> Result<T, object_store::Error> {
-        let timeout = self.config.attempt_timeout;
-        match tokio::time::timeout(timeout, attempt).await {
-            Ok(result) => result,
-            Err(_) => Err(unanswered(timeout)),
-        }
+    ) -> Result<T, Failed> {
+        let (error, late) = match tokio::time::timeout(limit, attempt).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => (error, false),
+            Err(_) => (unanswered(limit), true),
+        };
+        Err(Failed { error, late, len })
     }
 
     /// Attempts until one succeeds, fails for good, or patience is over.
@@ -190,22 +209,24 @@ impl Folder {
         &self,
         op: &'static str,
         path: &Path,
-        attempt: impl Fn() -> F,
+        attempt: impl Fn(u32) -> F,
     ) -> Result<T, Error>
     where
-        F: Future<Output = Result<T, object_store::Error>>,
+        F: Future<Output = Result<T, Failed>>,
     {
-        let until = Instant::now() + self.config.patience;
-        let mut failed = 0;
+        let began = Instant::now();
+        let (mut failed, mut late, mut len) = (0, 0, 0);
         loop {
-            let error = match attempt().await {
+            let last = match attempt(late).await {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(last) => last,
             };
             failed += 1;
+            late += u32::from(last.late);
+            len = last.len.max(len);
             let wait = self.pace.wait(failed);
-            if !may_pass(&error) || Instant::now() + wait > until {
-                return Err(self.io(op, path, io::Error::other(error)));
+            if !may_pass(&last.error) || began.elapsed() + wait > self.config.patience_for(len) {
+                return Err(self.io(op, path, io::Error::other(last.error)));
             }
             tokio::time::sleep(wait).await;
         }

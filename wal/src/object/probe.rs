@@ -65,7 +65,12 @@ async fn create(folder: &Folder, bytes: &'static [u8]) -> Result<Answer, Error> 
         let put = folder
             .store
             .put_opts(&path, payload, PutMode::Create.into());
-        let error = match folder.within(put).await {
+        let limit = folder.config.attempt_limit(0, 0);
+        let error = match folder
+            .within(limit, 0, put)
+            .await
+            .map_err(|failed| failed.error)
+        {
             Ok(_) => return Ok(Answer::Made),
             Err(Store::AlreadyExists { .. } | Store::Precondition { .. }) => {
                 // Some stores say this while another request is on its way: only what is there counts.

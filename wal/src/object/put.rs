@@ -1,6 +1,6 @@
 //! One object put for certain: attempts, one hedge, and what is there decides (F1, W6).
 //!
-//! - At most two attempts are on their way at once; each has a time-out.
+//! - At most two attempts are on their way at once; each has a time-out, which grows with the object and with each that was reached.
 //! - The outcome is certain: our bytes are there, or somebody else's. An error, a time-out, or a conflict is neither.
 //! - A conflict is settled by reading: our bytes are success, others are theirs, nothing means to try again.
 //!
@@ -13,7 +13,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use object_store::{ObjectStore, PutMode, PutPayload, path::Path};
 use tokio::time::{Instant, sleep_until};
 
-use super::folder::Folder;
+use super::folder::{Failed, Folder};
 use crate::Error;
 
 /// What has the name in the end.
@@ -29,19 +29,19 @@ pub(crate) enum Settled {
 pub(crate) struct Manner {
     /// A second attempt is made beside a slow one, and requests are charged to the budget.
     pub(crate) hedged: bool,
-    /// When to give up.
-    pub(crate) until: Option<Instant>,
+    /// No attempt begins after the log's patience.
+    pub(crate) patient: bool,
 }
 
 impl Manner {
     /// For as long as it takes: a commit.
     pub(crate) const COMMIT: Self = Self {
         hedged: true,
-        until: None,
+        patient: false,
     };
 }
 
-type Attempt<'a> = BoxFuture<'a, (Duration, Result<(), object_store::Error>)>;
+type Attempt<'a> = BoxFuture<'a, (Duration, Result<(), Failed>)>;
 
 struct Put<'a> {
     folder: &'a Folder,
@@ -49,8 +49,13 @@ struct Put<'a> {
     pieces: &'a [Bytes],
     len: usize,
     manner: Manner,
+    began: Instant,
     /// Failures in a row.
     failed: u32,
+    /// How many of them were time-outs.
+    late: u32,
+    /// The most bytes that an attempt carried, here or there.
+    longest: u64,
 }
 
 impl Folder {
@@ -64,13 +69,17 @@ impl Folder {
         pieces: &[Bytes],
         manner: Manner,
     ) -> Result<Settled, Error> {
+        let len = pieces.iter().map(Bytes::len).sum();
         let put = Put {
             folder: self,
             path,
             pieces,
-            len: pieces.iter().map(Bytes::len).sum(),
+            len,
             manner,
+            began: Instant::now(),
             failed: 0,
+            late: 0,
+            longest: len as u64,
         };
         put.settle().await
     }
@@ -79,17 +88,27 @@ impl Folder {
     pub(crate) async fn put_patiently(&self, path: &Path, bytes: &Bytes) -> Result<Settled, Error> {
         let manner = Manner {
             hedged: false,
-            until: Some(Instant::now() + self.config.patience),
+            patient: true,
         };
         self.put(path, std::slice::from_ref(bytes), manner).await
     }
 }
 
-impl Put<'_> {
+impl<'a> Put<'a> {
+    fn attempt(&self) -> Attempt<'a> {
+        let (folder, path, len) = (self.folder, self.path, self.len as u64);
+        let limit = folder.config.attempt_limit(len, self.late);
+        let payload = PutPayload::from_iter(self.pieces.iter().cloned());
+        Box::pin(async move {
+            let began = Instant::now();
+            let put = folder.store.put_opts(path, payload, PutMode::Create.into());
+            let result = folder.within(limit, len, put).await.map(drop);
+            (began.elapsed(), result)
+        })
+    }
+
     async fn settle(mut self) -> Result<Settled, Error> {
-        let (folder, path, pieces) = (self.folder, self.path, self.pieces);
-        let attempt = || -> Attempt<'_> { Box::pin(attempt(folder, path, pieces)) };
-        let mut attempts = FuturesUnordered::from_iter([attempt()]);
+        let mut attempts = FuturesUnordered::from_iter([self.attempt()]);
         let hedge_after = self.folder.pace.hedge_after(self.len);
         let mut hedge_at = hedge_after
             .filter(|_| self.manner.hedged)
@@ -109,13 +128,13 @@ impl Put<'_> {
                 () = at(again_at), if again_at.is_some() => {
                     again_at = None;
                     self.charge();
-                    attempts.push(attempt());
+                    attempts.push(self.attempt());
                 }
                 // Not while nothing is on its way: then the next attempt comes by itself.
                 () = at(hedge_at), if hedge_at.is_some() && !attempts.is_empty() => {
                     hedge_at = match self.folder.pace.try_take() {
                         Ok(()) => {
-                            attempts.push(attempt());
+                            attempts.push(self.attempt());
                             None
                         }
                         Err(later) => Some(later),
@@ -126,39 +145,37 @@ impl Put<'_> {
     }
 
     /// What an attempt's answer makes certain, if anything.
-    async fn judge(
-        &mut self,
-        took: Duration,
-        result: Result<(), object_store::Error>,
-    ) -> Option<Settled> {
+    async fn judge(&mut self, took: Duration, result: Result<(), Failed>) -> Option<Settled> {
         use object_store::Error as Store;
-        let error = match result {
+        let failed = match result {
             Ok(()) => {
                 self.folder.pace.took(self.len, took);
                 return Some(Settled::Ours);
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
         // A store that names it a precondition means the same.
         let conflict = matches!(
-            error,
+            failed.error,
             Store::AlreadyExists { .. } | Store::Precondition { .. }
         );
-        let error = if conflict {
-            match self.folder.get_once(self.path).await {
+        let failed = if conflict {
+            match self.folder.get_once(self.path, self.late).await {
                 Ok(Some(found)) if same(self.pieces, &found) => return Some(Settled::Ours),
                 Ok(Some(found)) => return Some(Settled::Theirs(found)),
-                Ok(None) => error,
+                Ok(None) => failed,
                 Err(unread) => unread,
             }
         } else {
-            error
+            failed
         };
         self.failed = self.failed.saturating_add(1);
+        self.late = self.late.saturating_add(failed.late.into());
+        self.longest = self.longest.max(failed.len);
         // The first, and then ever more seldom: a log that cannot write says so, and does not fill the disk with it.
         if self.failed.is_power_of_two() {
             tracing::warn!(
-                place = %self.folder.place, path = %self.path, attempts = self.failed, %error,
+                place = %self.folder.place, path = %self.path, attempts = self.failed, error = %failed.error,
                 "an object of the log is not written yet; it is tried again"
             );
         }
@@ -168,7 +185,8 @@ impl Put<'_> {
     /// When the next attempt is due.
     fn again_at(&self) -> Result<Instant, Error> {
         let at = Instant::now() + self.folder.pace.wait(self.failed);
-        if self.manner.until.is_some_and(|until| at > until) {
+        let until = self.began + self.folder.config.patience_for(self.longest);
+        if self.manner.patient && at > until {
             let what = format!("not certain after {} attempts", self.failed);
             return Err(self.folder.io("write", self.path, io::Error::other(what)));
         }
@@ -186,18 +204,6 @@ async fn at(moment: Option<Instant>) {
     if let Some(moment) = moment {
         sleep_until(moment).await;
     }
-}
-
-async fn attempt(
-    folder: &Folder,
-    path: &Path,
-    pieces: &[Bytes],
-) -> (Duration, Result<(), object_store::Error>) {
-    let began = Instant::now();
-    let payload = PutPayload::from_iter(pieces.iter().cloned());
-    let put = folder.store.put_opts(path, payload, PutMode::Create.into());
-    let result = folder.within(put).await.map(drop);
-    (began.elapsed(), result)
 }
 
 /// Whether an object is these pieces.
