@@ -12,7 +12,7 @@ use object_store::{
 };
 use tokio::time::{Instant, advance};
 use wal::{
-    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position,
+    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
     object::{Config, ObjectLog},
     testing::{Asked, Hear, Lie, ModelStore, Request, Waiting},
 };
@@ -685,4 +685,44 @@ async fn a_slow_way_from_the_store_has_the_time_that_large_objects_take_on_it() 
         records += piece.len();
     }
     assert_eq!(records, 2);
+}
+
+/// A replay of four objects that is asked for its first piece once, while the store does not answer.
+async fn asked_once() -> (Store, Box<dyn Replay>) {
+    let (store, state, _) = four_objects().await;
+    let place = ObjectLog::new(store.host(2), "wal", 9).unwrap();
+    let mut replay = place.open(&state).await.unwrap();
+    store.hold(2);
+    tokio::select! {
+        biased;
+        piece = replay.next() => panic!("{piece:?}"),
+        () = settle() => {}
+    }
+    let asked = waits(&store);
+    assert_eq!(asked.len(), 4, "all of them at once: {asked:?}");
+    (store, replay)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_reads_on_while_nobody_asks_for_the_next_piece() {
+    let (store, mut replay) = asked_once().await;
+    store.release(2);
+    for one in waits(&store) {
+        store.lie(one.id, Lie::Unavailable);
+    }
+    // Longer than the patience: whoever replays is busy with the piece before.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut positions = Vec::new();
+    while let Some(piece) = replay.next().await.unwrap() {
+        positions.extend(piece.iter().map(|r| r.position.start.get() >> 26));
+    }
+    assert_eq!(positions, [0, 1, 2, 3], "in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_dropped_reads_no_more() {
+    let (store, replay) = asked_once().await;
+    drop(replay);
+    settle().await;
+    assert!(waits(&store).is_empty(), "{:?}", waits(&store));
 }

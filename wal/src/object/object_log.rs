@@ -81,8 +81,8 @@ impl fmt::Debug for ObjectLog {
 
 impl ObjectLog {
     /// The log under `prefix` of a store that does not retry by itself, and gives no request up earlier than the log does (see
-    /// [`Config::attempt_timeout`]): a large object on a slow way would never arrive. `incarnation` is random bits of the process: it tells its own writes from
-    /// another's.
+    /// [`Config::attempt_timeout`]): a large object on a slow way would never arrive. `incarnation` is random bits of the process: it tells its
+    /// own writes from another's.
     ///
     /// # Errors
     /// `Invalid` for a prefix that is no path.

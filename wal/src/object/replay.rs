@@ -1,16 +1,19 @@
 //! An opened object log before it takes appends: what it replays, and how it starts.
 //!
 //! - A replay reads exactly the objects that the opening settled, as often as it is asked; what is not there any more is `Corrupt`.
-//! - It reads ahead at most `replay_bytes` and `replay_gets` objects, and hands out pieces of some MiB.
+//! - It reads ahead at most `replay_bytes` and `replay_gets` objects, and hands out pieces of some MiB. Each is read by a task of its own, which
+//!   goes on while nobody asks for the next piece, and ends with the replay.
 //! - Nothing is put before [`start`](Replay::start); then the mark of the start, before the first append.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 use super::{
     appends::Appends,
@@ -30,7 +33,14 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Marks of lower epochs that may have come since the opening.
 const MARKS_PASSED: usize = 64;
 
-type Reading = BoxFuture<'static, Result<(Header, u32, Bytes), Error>>;
+/// An object that is being read, for as long as somebody wants it.
+struct Reading(JoinHandle<Result<(Header, u32, Bytes), Error>>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// The replay of an object log.
 pub(crate) struct ObjectReplay {
@@ -47,7 +57,7 @@ pub(crate) struct ObjectReplay {
     next: usize,
     /// The next object to hand out.
     out: usize,
-    reading: FuturesOrdered<Reading>,
+    reading: VecDeque<Reading>,
     reading_bytes: u64,
     /// Checksum of the object handed out last.
     predecessor: Option<(LogEpoch, u32)>,
@@ -94,7 +104,7 @@ impl ObjectReplay {
             garbage,
             next: 0,
             out: 0,
-            reading: FuturesOrdered::new(),
+            reading: VecDeque::new(),
             reading_bytes: 0,
             predecessor: None,
             ready: VecDeque::new(),
@@ -111,7 +121,7 @@ impl ObjectReplay {
             let (folder, identity) = (self.folder.clone(), self.author.identity.clone());
             let reading =
                 async move { read(&folder, &identity, (object.epoch, object.number)).await };
-            self.reading.push_back(Box::pin(reading));
+            self.reading.push_back(Reading(tokio::spawn(reading)));
             self.reading_bytes += object.len;
             self.next += 1;
         }
@@ -123,9 +133,16 @@ impl ObjectReplay {
         let Some(object) = self.objects.get(self.out).copied() else {
             return Ok(false);
         };
-        let Some(read) = self.reading.next().await else {
+        let Some(Reading(read)) = self.reading.front_mut() else {
             return Ok(false);
         };
+        // It stays in front until it is there: a caller that gives up here may ask again.
+        let read = read.await.unwrap_or_else(|ended| {
+            let (log, at) = (self.author.identity.log, (object.epoch, object.number));
+            let path = self.folder.path(Name::Object(log, at.0, at.1));
+            Err(self.folder.io("read", &path, std::io::Error::other(ended)))
+        });
+        self.reading.pop_front();
         self.reading_bytes -= object.len;
         self.out += 1;
         let (header, crc, bytes) = read?;
@@ -226,7 +243,7 @@ impl Replay for ObjectReplay {
     }
 
     async fn rewind(&mut self) -> Result<(), Error> {
-        self.reading = FuturesOrdered::new();
+        self.reading.clear();
         (self.next, self.out, self.reading_bytes) = (0, 0, 0);
         self.predecessor = None;
         self.ready.clear();
