@@ -24,6 +24,8 @@ pub(crate) struct Folder {
     pub(crate) place: Arc<str>,
     pub(crate) config: Arc<Config>,
     pub(crate) pace: Arc<Pace>,
+    /// Names that one listing may give.
+    pub(crate) names_max: usize,
 }
 
 /// Without the store: its debug form may hold a part of the credentials.
@@ -69,22 +71,16 @@ impl Folder {
             place,
             config,
             pace,
+            names_max: NAMES_MAX,
         }
     }
 
     pub(crate) fn path(&self, name: Name) -> Path {
         match name {
-            Name::Object(log, epoch, number) => self
-                .prefix
-                .clone()
-                .join(log.to_string())
-                .join(format!("{:016x}", epoch.get()))
-                .join(format!("{number:016x}")),
-            Name::Mark(number) => self
-                .prefix
-                .clone()
-                .join(MARKS)
-                .join(format!("{number:016x}")),
+            Name::Object(log, epoch, number) => {
+                self.epoch(log, epoch).join(format!("{number:016x}"))
+            }
+            Name::Mark(number) => self.marks().join(format!("{number:016x}")),
             Name::Probe => self.prefix.clone().join(PROBE),
         }
     }
@@ -108,48 +104,54 @@ impl Folder {
         }
     }
 
-    /// Calls `each` for every name of this log under `part` of the prefix, with its size, in no certain order.
+    /// Calls `each` for the names of this log below a path, with their sizes, in no certain order; whether these are all. It stops after
+    /// `names_max` names, whosever they are.
     pub(crate) async fn list(
         &self,
-        part: Option<&'static str>,
-        mut each: impl FnMut(Name, u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let under = &match part {
-            Some(part) => self.prefix.clone().join(part),
-            None => self.prefix.clone(),
-        };
-        let mut names = self
+        under: &Path,
+        mut each: impl FnMut(Name, u64),
+    ) -> Result<bool, Error> {
+        let (mut names, whole) = self
             .patiently("list", under, |late| async move {
                 // Each page has a time-out of its own; a listing that breaks begins again.
-                let mut found = Vec::new();
                 let limit = self.config.attempt_limit(0, late);
+                let (mut found, mut seen) = (Vec::new(), 0);
                 let mut listed = self.store.list(Some(under));
                 while let Some(meta) = self.within(limit, 0, listed.try_next()).await? {
-                    found.extend(self.name(&meta.location).map(|name| (name, meta.size)));
-                    if found.len() > LISTED_MAX {
-                        break;
+                    seen += 1;
+                    if seen > self.names_max {
+                        return Ok((found, false));
                     }
+                    found.extend(self.name(&meta.location).map(|name| (name, meta.size)));
                 }
-                Ok(found)
+                Ok((found, true))
             })
             .await?;
-        if names.len() > LISTED_MAX {
-            let what = format!("more than {LISTED_MAX} objects; is the prefix the log's alone?");
-            return Err(self.io("list", under, io::Error::other(what)));
-        }
         names.sort_unstable_by_key(|(name, _)| match *name {
             Name::Object(log, epoch, number) => (log.get(), epoch.get(), number),
             Name::Mark(number) => (0, 0, number),
             Name::Probe => (0, 0, 0),
         });
-        names
-            .into_iter()
-            .try_for_each(|(name, size)| each(name, size))
+        for (name, size) in names {
+            each(name, size);
+        }
+        Ok(whole)
     }
 
-    /// The marks alone.
-    pub(crate) const fn marks() -> Option<&'static str> {
-        Some(MARKS)
+    /// Where all names are.
+    pub(crate) const fn all(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// Where the marks are.
+    pub(crate) fn marks(&self) -> Path {
+        self.prefix.clone().join(MARKS)
+    }
+
+    /// Where the objects of an epoch are.
+    pub(crate) fn epoch(&self, log: LogUuid, epoch: LogEpoch) -> Path {
+        let log = self.prefix.clone().join(log.to_string());
+        log.join(format!("{:016x}", epoch.get()))
     }
 
     /// A whole object, if it is there: one attempt, after so many that were late. Its beginning has the time of an empty one and says how long
@@ -242,8 +244,8 @@ impl Folder {
     }
 }
 
-/// Names that one listing may give.
-const LISTED_MAX: usize = 1 << 20;
+/// Names that one listing may give: what nobody deletes for long, or what is not the log's, costs no more memory and time than these.
+const NAMES_MAX: usize = 1 << 20;
 
 /// Whether the same request may succeed later.
 pub(crate) fn may_pass(error: &object_store::Error) -> bool {

@@ -2,8 +2,11 @@
 //!
 //! - What it lacks is asked for by name before anything is made of its absence.
 //! - What it shows was there: objects are written once.
+//! - It may be cut short at a million names. Then the marks and each owed epoch are listed by themselves, so that nobody else's names hide them.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use object_store::path::Path;
 
 use super::{
     folder::{Folder, Name},
@@ -25,23 +28,40 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    pub(crate) async fn of(folder: &Folder, log: LogUuid) -> Result<Self, Error> {
+    pub(crate) async fn of(
+        folder: &Folder,
+        log: LogUuid,
+        owed: impl Iterator<Item = LogEpoch>,
+    ) -> Result<Self, Error> {
         let mut listing = Self::default();
-        let take = |name, size| {
-            match name {
-                Name::Object(of, epoch, number) if of == log => {
-                    listing.objects.insert((epoch, number), size);
-                }
-                Name::Object(..) => {}
-                Name::Mark(number) => {
-                    listing.marks.insert(number);
-                }
-                Name::Probe => listing.probed = true,
-            }
-            Ok(())
-        };
-        folder.list(None, take).await?;
+        if listing.take(folder, folder.all(), log).await? {
+            return Ok(listing);
+        }
+        tracing::warn!(
+            place = %folder.place, names_max = folder.names_max,
+            "there is more under the log's prefix than is listed; is the prefix the log's alone?"
+        );
+        listing.marks = list_marks(folder).await?;
+        for epoch in owed {
+            // If this is cut short as well, what is missing is asked for by name.
+            listing.take(folder, &folder.epoch(log, epoch), log).await?;
+        }
         Ok(listing)
+    }
+
+    /// Adds what is listed below a path; whether that is all.
+    async fn take(&mut self, folder: &Folder, under: &Path, log: LogUuid) -> Result<bool, Error> {
+        let take = |name, size| match name {
+            Name::Object(of, epoch, number) if of == log => {
+                self.objects.insert((epoch, number), size);
+            }
+            Name::Object(..) => {}
+            Name::Mark(number) => {
+                self.marks.insert(number);
+            }
+            Name::Probe => self.probed = true,
+        };
+        folder.list(under, take).await
     }
 
     /// The objects of an epoch, ascending: number and length.
@@ -131,8 +151,47 @@ pub(crate) async fn list_marks(folder: &Folder) -> Result<BTreeSet<u64>, Error> 
         if let Name::Mark(number) = name {
             marks.insert(number);
         }
-        Ok(())
     };
-    folder.list(Folder::marks(), take).await?;
-    Ok(marks)
+    let under = folder.marks();
+    if folder.list(&under, take).await? {
+        return Ok(marks);
+    }
+    // The newest could be missing. A log has a handful of them.
+    let many = std::io::Error::other(format!("more than {} names of marks", folder.names_max));
+    Err(folder.io("list", &under, many))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::{ObjectStoreExt, memory::InMemory};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_is_cut_short_has_the_marks_and_what_is_owed() {
+        let store = Arc::new(InMemory::new());
+        let url = "x".into();
+        let mut folder = Folder::new(store.clone(), Path::from("a"), url, Arc::default(), 1);
+        folder.names_max = 5;
+        let (log, owed) = (LogUuid::new(2), LogEpoch::new(9));
+        let name = |epoch, number| Name::Object(log, LogEpoch::new(epoch), number);
+        let retired = (0..5).map(|number| name(1, number));
+        let names = retired.chain([name(9, 7), Name::Mark(3), Name::Mark(4), Name::Probe]);
+        for name in names {
+            store.put(&folder.path(name), "x".into()).await.unwrap();
+        }
+        let listing = Listing::of(&folder, log, [owed].into_iter()).await.unwrap();
+        assert_eq!(listing.marks, [3, 4].into());
+        assert_eq!(listing.of_epoch(owed).collect::<Vec<_>>(), [(7, 1)]);
+        assert!(listing.objects.len() == 6 && !listing.probed);
+        // Exactly as many as may be listed are all of them.
+        folder.names_max = 9;
+        let listing = Listing::of(&folder, log, [].into_iter()).await.unwrap();
+        assert!(listing.objects.len() == 6 && listing.probed);
+        // Marks decide: they are all there, or it is said.
+        folder.names_max = 1;
+        assert!(matches!(list_marks(&folder).await, Err(Error::Io { .. })));
+    }
 }

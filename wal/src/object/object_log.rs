@@ -148,7 +148,12 @@ impl Backend for ObjectLog {
         let opening = self.openings.fetch_add(1, Ordering::Relaxed);
         let incarnation = self.incarnation.wrapping_add(u128::from(opening));
         let folder = self.folder(incarnation);
-        let listing = Listing::of(&folder, state.identity.log).await?;
+        let listing = Listing::of(
+            &folder,
+            state.identity.log,
+            state.started().map(|owed| owed.epoch),
+        )
+        .await?;
         let newest = newest_mark(&folder, listing.marks.clone()).await?;
         let claim = newest.as_ref().map(|(_, mark)| mark.claim());
         admit(&self.url, claim.as_ref(), state)?;

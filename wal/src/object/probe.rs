@@ -47,7 +47,7 @@ pub(crate) async fn probe(folder: &Folder, log: LogUuid, listing: &Listing) -> R
         }
         None => return Err(unfit(folder, "what it has stored cannot be read")),
     }
-    if !Listing::of(folder, log).await?.probed {
+    if !Listing::of(folder, log, std::iter::empty()).await?.probed {
         tracing::warn!(
             place = %folder.place,
             "the store lists late: openings of the log make more requests and its garbage stays longer"
