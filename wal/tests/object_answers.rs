@@ -5,8 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::stream::BoxStream;
 use object_store::{
-    ObjectStore,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
     path::Path,
     throttle::{ThrottleConfig, ThrottledStore},
 };
@@ -725,4 +727,117 @@ async fn a_replay_that_is_dropped_reads_no_more() {
     drop(replay);
     settle().await;
     assert!(waits(&store).is_empty(), "{:?}", waits(&store));
+}
+
+/// A store that looks first and writes then: one put-if-absent after another is refused, two at once are not.
+#[derive(Debug)]
+struct LooksFirst(Store, Arc<dyn ObjectStore>);
+
+impl std::fmt::Display for LooksFirst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LooksFirst")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for LooksFirst {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let there = self.0.objects().contains_key(path);
+        tokio::task::yield_now().await;
+        if !there {
+            self.0.damage(|objects| drop(objects.remove(path)));
+        }
+        self.1.put_opts(path, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.1.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.1.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.1.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.1.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.1.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, o: CopyOptions) -> object_store::Result<()> {
+        self.1.copy_opts(from, to, o).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_two_put_if_absent_at_once_is_refused() {
+    let store = Store::default();
+    let looks_first = LooksFirst(store.clone(), store.host(1));
+    let place = ObjectLog::new(Arc::new(looks_first), "wal", 9).unwrap();
+    let refused = place.open(&state()).await.err();
+    assert!(
+        matches!(&refused, Some(Error::Invalid(text)) if text.contains("at once")),
+        "{refused:?}"
+    );
+    assert_eq!(store.objects().len(), 1, "the probe alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_opening_whose_probes_are_not_answered_or_meet_anothers_is_not_refused() {
+    // Which of the eight takes effect first, and whether its answer is lost.
+    for (first, lost, theirs) in [
+        (0, true, false),
+        (5, true, false),
+        (7, false, false),
+        (3, false, true),
+    ] {
+        let store = Store::default();
+        let place = ObjectLog::new(store.host(1), "wal", 9).unwrap();
+        let opening = tokio::spawn(async move { place.open(&state()).await.map(drop) });
+        store.hold(1);
+        settle().await;
+        for one in waits(&store) {
+            do_and_answer(&store, one.id).await;
+        }
+        let probes = waits(&store);
+        assert_eq!(probes.len(), 8, "{probes:?}");
+        if theirs {
+            let other = ObjectLog::new(store.host(2), "wal", 8).unwrap();
+            drop(other.open(&state()).await.unwrap());
+        }
+        store.apply(probes[first].id);
+        if lost {
+            store.lie(probes[first].id, Lie::Unavailable);
+        } else {
+            store.answer(probes[first].id);
+        }
+        store.release(1);
+        for (n, one) in probes.iter().enumerate().filter(|(n, _)| *n != first) {
+            store.apply(one.id);
+            if n == 1 {
+                store.lie(one.id, Lie::Unavailable);
+            } else {
+                store.answer(one.id);
+            }
+        }
+        opening.await.unwrap().unwrap();
+    }
 }
