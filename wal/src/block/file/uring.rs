@@ -38,10 +38,9 @@ use crate::block::{
 
 /// Operations in the kernel at once. A log has fewer: its commits in flight, a superblock copy, reads ahead.
 const SLOTS: usize = 64;
-/// The file's index among the registered ones.
+/// The file's index among the registered ones, of which it is the only one: before Linux 6.13 to unregister waits for every request that
+/// uses a registered file, and the poll of the eventfd never ends.
 const FILE: types::Fixed = types::Fixed(0);
-/// The eventfd's.
-const BELL: types::Fixed = types::Fixed(1);
 /// Completions of the eventfd's poll; slots are numbered below.
 const RUNG: u64 = u64::MAX;
 /// One operation reads or writes at most this much: what the kernel does at once, in whole blocks. The rest follows.
@@ -68,7 +67,7 @@ impl Uring {
             .name("wal-uring".to_owned())
             .spawn(move || {
                 let (file, bell, ending) = worker;
-                match Ring::new(&file, &bell) {
+                match Ring::new(&file, Arc::clone(&bell)) {
                     Err(e) => drop(tell.send(Err(e))),
                     Ok(ring) => {
                         let worker = Worker {
@@ -344,11 +343,13 @@ struct Ring {
     slots: Vec<Option<Operation>>,
     free: Vec<usize>,
     in_flight: usize,
+    /// Polled by its number, so it stays open as long as the ring.
+    bell: Arc<Bell>,
     bell_armed: bool,
 }
 
 impl Ring {
-    fn new(file: &File, bell: &Bell) -> io::Result<Self> {
+    fn new(file: &File, bell: Arc<Bell>) -> io::Result<Self> {
         // Every slot and the bell: a slot has one submission at a time.
         let entries = (SLOTS as u32 + 1).next_power_of_two();
         let ring = IoUring::builder()
@@ -360,13 +361,13 @@ impl Ring {
                 io::ErrorKind::InvalidInput => IoUring::builder().build(entries),
                 _ => Err(e),
             })?;
-        let fds = [file.as_raw_fd(), bell.fd.as_raw_fd()];
-        ring.submitter().register_files(&fds)?;
+        ring.submitter().register_files(&[file.as_raw_fd()])?;
         let mut ring = Self {
             ring,
             slots: std::iter::repeat_with(|| None).take(SLOTS).collect(),
             free: (0..SLOTS).collect(),
             in_flight: 0,
+            bell,
             bell_armed: false,
         };
         ring.enter(0)?;
@@ -391,7 +392,7 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: the entry's addresses, if it has any, are in heap memory owned by the operation that `submit` has put in a slot. A slot is
         // emptied only in `next`, when the kernel says that it is done with it, and in `drop`, which waits for that or leaks the memory.
-        // The file and the eventfd are registered, so the kernel holds them itself.
+        // The kernel holds the registered file itself; the eventfd is open as long as `self`.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.expect("the queue has room for every slot and the bell");
     }
@@ -399,7 +400,9 @@ impl Ring {
     /// Hands the kernel what was submitted, and waits until `want` completions are there.
     fn enter(&mut self, want: usize) -> io::Result<()> {
         if !self.bell_armed {
-            let poll = opcode::PollAdd::new(BELL, libc::POLLIN as u32).multi(true);
+            let poll =
+                opcode::PollAdd::new(types::Fd(self.bell.fd.as_raw_fd()), libc::POLLIN as u32)
+                    .multi(true);
             self.push(&poll.build().user_data(RUNG));
             self.bell_armed = true;
         }
@@ -449,7 +452,7 @@ impl Drop for Ring {
                 quietly(move || drop(operation));
             }
         }
-        // The kernel takes a ring apart when it likes; exclusive use of the file ends now.
+        // The kernel takes a ring apart when it likes; exclusive use of the file ends now. No request is on it, so this waits for nothing.
         let _ = self.ring.submitter().unregister_files();
     }
 }
