@@ -2,6 +2,7 @@
 //!
 //! - At most as many operations are under way as there are threads; what waits is bounded by the queue.
 //! - After the end was asked for nothing is begun; what was queued drops its completion.
+//! - After a sync failed none succeeds: the kernel tells a failed write-back once, to whichever thread asks first.
 
 use std::{
     fs::File,
@@ -9,7 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -32,10 +33,12 @@ impl Threads {
     pub(super) fn start(file: &Arc<File>, way: Way, count: usize) -> io::Result<Self> {
         let (jobs, todo) = bounded(QUEUE_LEN);
         let ending = Arc::new(AtomicBool::new(false));
+        let syncs = Arc::new(Syncs::default());
         for n in 0..count.max(1) {
             let thread = Thread {
                 file: Arc::clone(file),
                 way,
+                syncs: Arc::clone(&syncs),
                 todo: todo.clone(),
                 ending: Arc::clone(&ending),
             };
@@ -58,9 +61,33 @@ impl Drop for Threads {
     }
 }
 
+/// The syncs of one open file, one at a time.
+///
+/// Linux reports a failed write-back once per open file, which the threads share: the sync of one may take the error that is about what
+/// another wrote. So the first failure is everybody's, from then on.
+#[derive(Default)]
+struct Syncs {
+    failed: Mutex<bool>,
+}
+
+impl Syncs {
+    fn run(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let before = || io::Error::other("an earlier sync of this file failed");
+        // Poisoned: a sync that panicked, of which nothing is known.
+        let mut failed = self.failed.lock().map_err(|_| before())?;
+        if *failed {
+            return Err(before());
+        }
+        let result = sync();
+        *failed = result.is_err();
+        result
+    }
+}
+
 struct Thread {
     file: Arc<File>,
     way: Way,
+    syncs: Arc<Syncs>,
     todo: Receiver<Job>,
     ending: Arc<AtomicBool>,
 }
@@ -92,7 +119,7 @@ impl Thread {
             Way::Direct => self.file.write_all_at(data, at),
             Way::Buffered => {
                 self.file.write_all_at(data, at)?;
-                self.file.sync_data()
+                self.syncs.run(|| self.file.sync_data())
             }
         }
     }
@@ -104,7 +131,23 @@ impl Thread {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.syncs.run(|| self.file.sync_data())?;
         forget_cached(&self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_failed_once_fails_every_later_one_of_any_thread() {
+        let syncs = Syncs::default();
+        syncs.run(|| Ok(())).unwrap();
+        let error = syncs.run(|| Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // The kernel would say Ok to the second: it has told its error.
+        let second = thread::scope(|s| s.spawn(|| syncs.run(|| Ok(()))).join().unwrap());
+        assert!(second.unwrap_err().to_string().contains("earlier sync"));
     }
 }
