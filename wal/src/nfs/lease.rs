@@ -326,15 +326,24 @@ async fn make(
     let place = directory.name();
     let draft = Name::Draft(record.nonce ^ u128::from(record.number)).to_string();
     let name = Name::Lease(record.number).to_string();
-    directory
+    let created = directory
         .create(&draft, FILE_BYTES, 0, record.encode())
-        .await
-        .map_err(|e| failed("write a lease in", &place, e))?;
-    let linked = link(directory, &draft, &name).await;
-    // Its name is what counts from here on; a draft that stays is swept later.
+        .await;
+    let linked = match &created {
+        Ok(()) => link(directory, &draft, &name).await,
+        Err(_) => Ok(false),
+    };
+    // Its name is what counts from here on, and the next try needs the draft's; one that stays is swept later.
     let _ = directory.remove(&draft).await;
+    created.map_err(|e| failed("write a lease in", &place, e))?;
     if !linked.map_err(|e| failed("link a lease in", &place, e))? {
-        return Ok(Made::Lost);
+        // A try before this one may have made it, and failed after that: then its content is what this one would have.
+        match read(directory, &name, 0, FILE_BYTES).await {
+            Ok(bytes) if bytes.starts_with(&record.encode()) => {}
+            Ok(_) => return Ok(Made::Lost),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Made::Lost),
+            Err(e) => return Err(failed("read a lease in", &place, e)),
+        }
     }
     // The name must outlive a power cut before anything rests on it.
     directory
@@ -384,5 +393,7 @@ async fn is_next(
             Err(e) => return Err(failed("read a lease in", &place, e)),
         }
     }
-    Ok(numbers(directory).await?.into_iter().max() == Some(number))
+    // A list may lag behind the own link; what counts is that it shows nothing later.
+    let newest = numbers(directory).await?.into_iter().max();
+    Ok(newest.is_none_or(|newest| newest <= number))
 }
