@@ -85,7 +85,8 @@ struct Slot {
     name: Name,
     len: u64,
     file: Mutex<Option<Arc<dyn DirectoryFile>>>,
-    making: tokio::sync::Mutex<()>,
+    /// Locked while it is made: whether this opening gave it its name, and may have failed after that.
+    making: tokio::sync::Mutex<bool>,
     /// The slot after it was asked for.
     followed: AtomicBool,
 }
@@ -244,10 +245,28 @@ impl Files {
         (at, data): (u64, Bytes),
     ) -> io::Result<Arc<dyn DirectoryFile>> {
         let slot = self.slot(index)?;
-        let _alone = slot.making.lock().await;
+        let mut named = slot.making.lock().await;
         if let Some(file) = slot.file.lock().clone() {
             return Ok(file);
         }
+        if !*named {
+            self.name_new(owner, index, (at, data)).await?;
+            *named = true;
+        }
+        self.directory.sync().await?;
+        let file = self.directory.open(&slot.name.to_string()).await?;
+        *slot.file.lock() = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Gives a new file the name of a slot, which nobody else may have done.
+    async fn name_new(
+        &self,
+        owner: &Owner,
+        index: usize,
+        (at, data): (u64, Bytes),
+    ) -> io::Result<()> {
+        let slot = self.slot(index)?;
         let name = slot.name.to_string();
         let draft = Name::Draft(owner.nonce ^ (index as u128 + 1) << 64).to_string();
         let mut linked = self
@@ -264,10 +283,7 @@ impl Files {
             let by = format!("another opening of epoch {}, which made {name}", self.epoch);
             return Err(io::Error::other(Error::Fenced { by }));
         }
-        self.directory.sync().await?;
-        let file = self.directory.open(&name).await?;
-        *slot.file.lock() = Some(Arc::clone(&file));
-        Ok(file)
+        Ok(())
     }
 
     /// Writes each part to its file, which is made if it has to be.

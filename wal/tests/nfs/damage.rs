@@ -302,3 +302,69 @@ fn a_directory_that_is_not_there_is_never_made() {
         assert!(!path.exists());
     });
 }
+
+#[test]
+fn a_renewal_that_fails_once_is_tried_again_and_fences_nobody() {
+    // After the link was made, and a draft that stays although its creation failed.
+    for (operation, errno, parts) in [
+        ("sync", EIO, 0),
+        ("list", EIO, 0),
+        ("open", ESTALE, 0),
+        ("read", EIO, 0),
+        ("create", ENOSPC, 1),
+    ] {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let host = directory.host();
+            let mut state = fresh();
+            let life = open(&log_on(&host), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            append(&*life.log, 0, 500).unwrap();
+            life.hear.until_durable(1).await;
+            // More than half of the lease: the next append renews it ahead of need.
+            sleep(Duration::from_secs(6)).await;
+            host.fault(DirectoryFault {
+                operation,
+                after: 0,
+                errno,
+                parts,
+            });
+            for record in 1..4 {
+                let _ = append(&*life.log, record, 500);
+                // What was appended last is acknowledged by a lease that is over, so by one that is renewed.
+                let pause = if record == 2 { 20_000 } else { 200 };
+                sleep(Duration::from_millis(pause)).await;
+            }
+            let failed = life.hear.heard().failed;
+            assert!(failed.is_none(), "{operation}: {failed:?}");
+            assert_eq!(heard(&life.hear), [0, 1, 2, 3], "{operation}");
+        });
+    }
+}
+
+#[test]
+fn a_segment_that_was_named_and_not_opened_is_this_openings_own() {
+    for operation in ["sync", "open"] {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let host = directory.host();
+            let mut state = fresh();
+            let life = open(&log_on(&host), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            // The first write asks for the segment after its own before it makes its own.
+            host.fault(DirectoryFault {
+                operation,
+                after: 0,
+                errno: EIO,
+                parts: 0,
+            });
+            for record in 0..5 {
+                let _ = append(&*life.log, record, 3000);
+                sleep(Duration::from_millis(200)).await;
+            }
+            let failed = life.hear.heard().failed;
+            assert!(failed.is_none(), "{operation}: {failed:?}");
+            assert_eq!(heard(&life.hear), [0, 1, 2, 3, 4], "{operation}");
+        });
+    }
+}
