@@ -62,6 +62,8 @@ struct Validity {
 /// What became of the attempt to make a number.
 enum Made {
     Ours,
+    /// By a try before this one, which failed after its link: ours, but how long ago says nothing of now.
+    Earlier,
     /// Somebody else has it, or a later one.
     Lost,
 }
@@ -179,21 +181,28 @@ impl Lease {
 
     async fn renew(&self, chain: &mut Chain) -> Result<(), Error> {
         self.ended()?;
-        let next = LeaseRecord {
-            number: chain.newest.number + 1,
-            wait: self.term,
-            ..chain.newest.clone()
-        };
-        let began = self.clock.now();
-        match make(&*self.directory, &next, Some(&chain.newest)).await? {
-            Made::Ours => {}
-            Made::Lost => return Err(self.lost().await),
+        // After an earlier number the next one decides.
+        for _ in 0..LINK_TRIES {
+            let next = LeaseRecord {
+                number: chain.newest.number + 1,
+                wait: self.term,
+                ..chain.newest.clone()
+            };
+            let began = self.clock.now();
+            let made = make(&*self.directory, &next, Some(&chain.newest)).await?;
+            if matches!(made, Made::Lost) {
+                return Err(self.lost().await);
+            }
+            chain.before.push_back(chain.newest.number);
+            chain.newest = next;
+            if matches!(made, Made::Ours) {
+                self.validity.lock().until = began + self.term;
+                chain.clean(&*self.directory).await;
+                return Ok(());
+            }
         }
-        chain.before.push_back(chain.newest.number);
-        chain.newest = next;
-        self.validity.lock().until = began + self.term;
-        chain.clean(&*self.directory).await;
-        Ok(())
+        let error = io::Error::other("numbers of this owner that it did not know of");
+        Err(failed("renew a lease in", &self.directory.name(), error))
     }
 
     /// What a failed write means: a later owner may have removed the file that it was for. Only looks, and renews nothing (W6).
@@ -221,7 +230,7 @@ impl Lease {
             ..chain.newest.clone()
         };
         match make(&*self.directory, &last, Some(&chain.newest)).await {
-            Ok(Made::Ours) => chain.newest = last,
+            Ok(Made::Ours | Made::Earlier) => chain.newest = last,
             Ok(Made::Lost) => {}
             Err(error) => {
                 tracing::warn!(place = self.directory.name(), %error, "the lease was not released");
@@ -336,7 +345,8 @@ async fn make(
     // Its name is what counts from here on, and the next try needs the draft's; one that stays is swept later.
     let _ = directory.remove(&draft).await;
     created.map_err(|e| failed("write a lease in", &place, e))?;
-    if !linked.map_err(|e| failed("link a lease in", &place, e))? {
+    let linked = linked.map_err(|e| failed("link a lease in", &place, e))?;
+    if !linked {
         // A try before this one may have made it, and failed after that: then its content is what this one would have.
         match read(directory, &name, 0, FILE_BYTES).await {
             Ok(bytes) if bytes.starts_with(&record.encode()) => {}
@@ -350,10 +360,11 @@ async fn make(
         .sync()
         .await
         .map_err(|e| failed("sync", &place, e))?;
-    if is_next(directory, record.number, before).await? {
-        return Ok(Made::Ours);
-    }
-    Ok(Made::Lost)
+    Ok(match is_next(directory, record.number, before).await? {
+        true if linked => Made::Ours,
+        true => Made::Earlier,
+        false => Made::Lost,
+    })
 }
 
 /// Gives the file `from` the name `to`, if nobody else has that; a link whose answer was lost is settled by the number of the file's names.
