@@ -26,6 +26,7 @@ pub(crate) mod replay;
 pub(crate) mod ring;
 mod scan;
 pub(crate) mod superblock;
+pub(crate) mod syncs;
 
 pub use block_log::BlockLog;
 pub use config::Config;

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use super::{Directory, DirectoryFile, Guard, look::failed, names::GUARD};
 use crate::{
     Error,
-    block::{ReadDone, WriteDone, aligned, ring::BLOCK},
+    block::{ReadDone, WriteDone, aligned, ring::BLOCK, syncs::Syncs},
 };
 
 /// Operations that may wait for a thread. A log has far fewer: its commits in flight, a lease, a segment, one read.
@@ -178,6 +178,7 @@ impl Directory for MountedDirectory {
             Ok(Arc::new(MountedFile {
                 file: Arc::new(file),
                 direct,
+                syncs: Arc::default(),
                 len_bytes,
                 jobs,
             }) as Arc<dyn DirectoryFile>)
@@ -262,6 +263,8 @@ fn fill(file: &File, len: u64) -> io::Result<()> {
 struct MountedFile {
     file: Arc<File>,
     direct: bool,
+    /// Of the threads that share the file.
+    syncs: Arc<Syncs>,
     len_bytes: u64,
     jobs: Sender<Job>,
 }
@@ -285,11 +288,8 @@ impl DirectoryFile for MountedFile {
     }
 
     fn write(&self, at: u64, data: Bytes, done: WriteDone) {
-        let (file, direct, fits) = (
-            Arc::clone(&self.file),
-            self.direct,
-            self.bounds(at, data.len()),
-        );
+        let (file, syncs) = (Arc::clone(&self.file), Arc::clone(&self.syncs));
+        let (direct, fits) = (self.direct, self.bounds(at, data.len()));
         let job = move || {
             done(fits.and_then(|()| match direct {
                 true if !aligned::is_aligned(&data) => Err(io::Error::new(
@@ -299,7 +299,7 @@ impl DirectoryFile for MountedFile {
                 true => file.write_all_at(&data, at),
                 false => {
                     file.write_all_at(&data, at)?;
-                    file.sync_data()
+                    syncs.run(|| file.sync_data())
                 }
             }));
         };

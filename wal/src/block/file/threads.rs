@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Job, QUEUE_LEN, Way, forget_cached};
-use crate::block::aligned;
+use crate::block::{aligned, syncs::Syncs};
 
 /// The threads, as long as this lives.
 #[derive(Debug)]
@@ -61,29 +61,6 @@ impl Drop for Threads {
     }
 }
 
-/// The syncs of one open file, one at a time.
-///
-/// Linux reports a failed write-back once per open file, which the threads share: the sync of one may take the error that is about what
-/// another wrote. So the first failure is everybody's, from then on.
-#[derive(Default)]
-struct Syncs {
-    failed: Mutex<bool>,
-}
-
-impl Syncs {
-    fn run(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let before = || io::Error::other("an earlier sync of this file failed");
-        // Poisoned: a sync that panicked, of which nothing is known.
-        let mut failed = self.failed.lock().map_err(|_| before())?;
-        if *failed {
-            return Err(before());
-        }
-        let result = sync();
-        *failed = result.is_err();
-        result
-    }
-}
-
 struct Thread {
     file: Arc<File>,
     way: Way,
@@ -95,11 +72,12 @@ struct Thread {
 impl Thread {
     fn run(self) {
         while let Ok(job) = self.todo.recv() {
-            if self.ending.load(Ordering::Acquire) {
-                continue;
-            }
-            // A completion that panics ends neither the thread nor what waits behind it.
-            if catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err() {
+            // A completion that panics, called or dropped, ends neither the thread nor what waits behind it.
+            let work = || match self.ending.load(Ordering::Acquire) {
+                true => drop(job),
+                false => self.work(job),
+            };
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 tracing::error!("a completion of the block log panicked");
             }
         }
@@ -133,21 +111,5 @@ impl Thread {
     fn sync(&self) -> io::Result<()> {
         self.syncs.run(|| self.file.sync_data())?;
         forget_cached(&self.file)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sync_that_failed_once_fails_every_later_one_of_any_thread() {
-        let syncs = Syncs::default();
-        syncs.run(|| Ok(())).unwrap();
-        let error = syncs.run(|| Err(io::ErrorKind::StorageFull.into()));
-        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        // The kernel would say Ok to the second: it has told its error.
-        let second = thread::scope(|s| s.spawn(|| syncs.run(|| Ok(()))).join().unwrap());
-        assert!(second.unwrap_err().to_string().contains("earlier sync"));
     }
 }
