@@ -58,18 +58,11 @@ fn no_retries() -> object_store::RetryConfig {
     }
 }
 
-/// A request that nobody limits ends after this. Longer than the store library's own, because a log gives a large object the time that a slow
-/// connection takes.
-#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
-const REQUEST_MOST: std::time::Duration = std::time::Duration::from_secs(180);
-
 /// A client's builder with credentials, then the place's own parameters, then the bucket.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 macro_rules! client {
     ($builder:ty, $key:ty, $named:ident, $place:expr, $credentials:expr) => {{
-        let mut builder = <$builder>::new()
-            .with_retry(no_retries())
-            .with_client_options(object_store::ClientOptions::new().with_timeout(REQUEST_MOST));
+        let mut builder = <$builder>::new().with_retry(no_retries());
         for (key, value) in &$credentials.0 {
             if let Ok(key) = key.parse::<$key>() {
                 builder = builder.with_config(key, value);
