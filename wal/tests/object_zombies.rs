@@ -46,9 +46,13 @@ struct Metadata {
 
 impl Metadata {
     fn new() -> Self {
+        Self::of_log(2)
+    }
+
+    fn of_log(uuid: u128) -> Self {
         let identity = Identity {
             cluster: 1,
-            log: LogUuid::new(2),
+            log: LogUuid::new(uuid),
             node: 3,
         };
         Self {
@@ -488,16 +492,7 @@ async fn a_fence_outlives_the_clean_up_of_its_epoch_and_meets_an_owner_that_was_
     let (store, mut metadata) = (Store::default(), Metadata::new());
     let mut old = paused_owner(&store, &mut metadata, Stand::Asked).await;
     for host in 2..6 {
-        let state = metadata.register();
-        let replay = backend(&store, host).open(&state).await.unwrap();
-        metadata.record_start(&*replay);
-        let mut owner = Owner::start(host, replay).await;
-        owner.append(50);
-        settle().await;
-        let end = owner.log.durable_end();
-        metadata.state.trim(end, end);
-        owner.log.trim(end);
-        settle().await;
+        replace_and_trim(&store, &mut metadata, host).await;
     }
     assert!(
         metadata.state.owed.iter().all(|e| e.epoch.get() == 5),
@@ -516,6 +511,77 @@ async fn a_fence_outlives_the_clean_up_of_its_epoch_and_meets_an_owner_that_was_
         old.hear.heard().failed,
         Some(Error::Fenced { .. })
     ));
+}
+
+/// Someone who takes the log over, and trims all of it.
+async fn replace_and_trim(store: &Store, metadata: &mut Metadata, host: u32) -> Owner {
+    let state = metadata.register();
+    let replay = backend(store, host).open(&state).await.unwrap();
+    metadata.record_start(&*replay);
+    let mut owner = Owner::start(host, replay).await;
+    owner.append(50);
+    settle().await;
+    let end = owner.log.durable_end();
+    metadata.state.trim(end, end);
+    owner.log.trim(end);
+    settle().await;
+    owner
+}
+
+/// Names and lengths of what is there of a log.
+fn left_of(store: &Store, log: u128) -> Vec<(String, usize)> {
+    let of_log = format!("wal/{log:032x}/");
+    let objects = store.objects().into_iter();
+    let objects = objects.map(|(path, bytes)| (path.to_string(), bytes.len()));
+    objects
+        .filter(|(path, _)| path.starts_with(&of_log))
+        .collect()
+}
+
+const FENCE_LEN: usize = 128;
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_log_left_is_swept_but_its_fences_and_so_is_the_late_put_of_its_zombie() {
+    let (store, mut earlier) = (Store::default(), Metadata::new());
+    let mut old = paused_owner(&store, &mut earlier, Stand::Asked).await;
+    let owner = replace_and_trim(&store, &mut earlier, 2).await;
+    owner.log.close().await.unwrap();
+    let acknowledged = old.acknowledged();
+    // Another log is made at the place, which owes nothing.
+    let mut later = Metadata::of_log(9);
+    later.granted = 10;
+    replace_and_trim(&store, &mut later, 3).await;
+    let left = left_of(&store, 2);
+    assert!(
+        !left.is_empty() && left.iter().all(|(_, len)| *len == FENCE_LEN),
+        "{left:?}"
+    );
+    // The zombie of the earlier log: its first put meets the fence, those after it take effect.
+    old.resume(&store).await;
+    assert_eq!(old.acknowledged(), acknowledged, "W5");
+    let failed = old.hear.heard().failed;
+    assert!(matches!(failed, Some(Error::Fenced { .. })), "{failed:?}");
+    assert!(
+        left_of(&store, 2).len() > left.len(),
+        "it has brought garbage back"
+    );
+    replace_and_trim(&store, &mut later, 4).await;
+    assert_eq!(left_of(&store, 2), left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_without_marks_that_holds_another_logs_objects_is_not_new() {
+    let (store, mut earlier) = (Store::default(), Metadata::new());
+    drop(paused_owner(&store, &mut earlier, Stand::Idle).await);
+    store.damage(|objects| objects.retain(|path, _| !path.as_ref().contains("/marks/")));
+    store.release(1);
+    let before = store.objects();
+    let refused = backend(&store, 2)
+        .open(&Metadata::of_log(9).state)
+        .await
+        .err();
+    assert!(matches!(refused, Some(Error::NotNew { .. })), "{refused:?}");
+    assert_eq!(store.objects(), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -552,16 +618,7 @@ async fn a_fence_that_lands_after_the_clean_up_does_not_stand_in_for_the_one_tha
     assert_eq!(acknowledged.len(), 9);
     // Others have it after that; all of the first epoch is trimmed and retired. The slow fence lands where a commit was.
     for host in 3..7 {
-        let state = metadata.register();
-        let replay = backend(&store, host).open(&state).await.unwrap();
-        metadata.record_start(&*replay);
-        let mut owner = Owner::start(host, replay).await;
-        owner.append(50);
-        settle().await;
-        let end = owner.log.durable_end();
-        metadata.state.trim(end, end);
-        owner.log.trim(end);
-        settle().await;
+        replace_and_trim(&store, &mut metadata, host).await;
         if host == 3 {
             resume(&store, 2).await;
         }

@@ -18,7 +18,6 @@ use tokio::{
 use super::{
     folder::{Folder, Name},
     format::Header,
-    listing::Garbage,
     mark::{self, Mark},
     pipeline::{Author, Event, Next, Pipeline, Request},
     put::{Manner, Settled},
@@ -64,7 +63,7 @@ type Puts = JoinSet<(u64, Result<Settled, Error>)>;
 /// The batch of deletes that is on its way, and when the next may be.
 #[derive(Default)]
 struct Deletes {
-    running: JoinSet<(Vec<Garbage>, usize)>,
+    running: JoinSet<(Vec<Name>, usize)>,
     failed: u32,
     not_before: Option<Instant>,
 }
@@ -180,19 +179,15 @@ impl Driver {
             return;
         }
         let folder = self.folder.clone();
-        let log = self.author.identity.log;
         deletes.running.spawn(async move {
-            let paths = batch.iter().map(|garbage| match garbage {
-                Garbage::Object(epoch, number) => folder.path(Name::Object(log, *epoch, *number)),
-                Garbage::Mark(number) => folder.path(Name::Mark(*number)),
-            });
+            let paths = batch.iter().map(|name| folder.path(*name));
             let left = folder.delete(paths.collect()).await;
             (batch, left)
         });
     }
 
     /// A batch of which something is left is tried again as a whole, later.
-    fn deleted(&self, batch: Result<(Vec<Garbage>, usize), JoinError>, deletes: &mut Deletes) {
+    fn deleted(&self, batch: Result<(Vec<Name>, usize), JoinError>, deletes: &mut Deletes) {
         let Ok((batch, left)) = batch else { return };
         if left == 0 {
             deletes.failed = 0;

@@ -15,10 +15,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{
     folder::{Folder, Name},
     format::{
-        Flaw, HEADER_LEN, Header, Kind, NUMBER_MAX, VERSION, byte_of, number_after, number_of,
-        position_of,
+        Flaw, Header, Kind, NUMBER_MAX, VERSION, byte_of, number_after, number_of, position_of,
     },
-    listing::Listing,
+    listing::{Listing, is_fence},
     put::Settled,
 };
 use crate::{EpochState, Error, Identity, LogEpoch, Position};
@@ -282,7 +281,7 @@ fn seen_of(header: &Header) -> Seen {
 fn seen(listing: &Listing, epoch: LogEpoch, from: u64) -> Found {
     let of_epoch = listing.of_epoch(epoch);
     let from = of_epoch.filter(|(number, _)| *number >= from);
-    from.map(|(number, len)| match len == HEADER_LEN as u64 {
+    from.map(|(number, len)| match is_fence(len) {
         true => (number, Seen::Fence),
         false => (number, Seen::Commit(len)),
     })

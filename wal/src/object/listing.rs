@@ -23,6 +23,8 @@ const LOOKS: usize = 4;
 pub(crate) struct Listing {
     /// Epoch and number of this log's objects, with their lengths.
     pub(crate) objects: BTreeMap<(LogEpoch, u64), u64>,
+    /// Objects of other logs, which were here before, with their lengths.
+    pub(crate) others: BTreeMap<(LogUuid, LogEpoch, u64), u64>,
     pub(crate) marks: BTreeSet<u64>,
     pub(crate) probed: bool,
 }
@@ -55,7 +57,9 @@ impl Listing {
             Name::Object(of, epoch, number) if of == log => {
                 self.objects.insert((epoch, number), size);
             }
-            Name::Object(..) => {}
+            Name::Object(of, epoch, number) => {
+                self.others.insert((of, epoch, number), size);
+            }
             Name::Mark(number) => {
                 self.marks.insert(number);
             }
@@ -71,35 +75,36 @@ impl Listing {
         of_epoch.map(|((_, number), len)| (*number, *len))
     }
 
-    /// What may be deleted once the next epoch starts: the commits of retired epochs, and older marks. `keeps` says of an object of an epoch that
-    /// is not retired whether it is needed, and `None` if the epoch is retired.
+    /// What may be deleted once the next epoch of `log` starts: the commits of its retired epochs and of the logs before it, and older marks.
+    /// `keeps` says of an object of an epoch that is not retired whether it is needed, and `None` if the epoch is retired.
     ///
-    /// Of a retired epoch every fence stays: when its commits are gone, a fence that came late may lie below the one that counts.
+    /// Of a retired epoch, and of a log before, every fence stays: when the commits are gone, a fence that came late may lie below the one that
+    /// counts.
     pub(crate) fn garbage(
         &self,
+        log: LogUuid,
         below: LogEpoch,
         keeps: impl Fn(LogEpoch, u64) -> Option<bool>,
-    ) -> Vec<Garbage> {
+    ) -> Vec<Name> {
         let mut garbage = Vec::new();
         for ((epoch, number), len) in &self.objects {
-            let fence = *len == HEADER_LEN as u64;
-            let keep = *epoch >= below || keeps(*epoch, *number).unwrap_or(fence);
+            let keep = *epoch >= below || keeps(*epoch, *number).unwrap_or(is_fence(*len));
             if !keep {
-                garbage.push(Garbage::Object(*epoch, *number));
+                garbage.push(Name::Object(log, *epoch, *number));
             }
         }
+        let others = self.others.iter().filter(|(_, len)| !is_fence(**len));
+        garbage.extend(others.map(|((log, epoch, number), _)| Name::Object(*log, *epoch, *number)));
         let newest = self.marks.last();
         let older = self.marks.iter().filter(|mark| Some(*mark) != newest);
-        garbage.extend(older.map(|mark| Garbage::Mark(*mark)));
+        garbage.extend(older.map(|mark| Name::Mark(*mark)));
         garbage
     }
 }
 
-/// What nobody needs any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Garbage {
-    Object(LogEpoch, u64),
-    Mark(u64),
+/// No commit is as short.
+pub(crate) fn is_fence(len: u64) -> bool {
+    len == HEADER_LEN as u64
 }
 
 /// The newest of `marks`, read. They are listed again if it is gone: only a newer one lets anybody delete it.

@@ -21,7 +21,7 @@ use super::{
     fence::{Extent, Fencer},
     folder::{Folder, Name},
     format::{NUMBER_MAX, number_after, number_of, position_of},
-    listing::{Garbage, Listing, decode_mark, list_marks, newest_mark},
+    listing::{Listing, decode_mark, list_marks, newest_mark},
     mark::{Event, Mark},
     pipeline::Author,
     probe::probe,
@@ -157,6 +157,9 @@ impl Backend for ObjectLog {
         let newest = newest_mark(&folder, listing.marks.clone()).await?;
         let claim = newest.as_ref().map(|(_, mark)| mark.claim());
         admit(&self.url, claim.as_ref(), state)?;
+        if claim.is_none() {
+            nothing_unmarked(&self.url, &listing)?;
+        }
         probe(&folder, state.identity.log, &listing).await?;
         let (number, mark) = make(&folder, newest, state, incarnation).await?;
         agrees(&self.url, &mark, state)?;
@@ -250,8 +253,8 @@ async fn settle(
 }
 
 /// What the started epoch may delete: what nobody owes, and nothing that fences.
-fn garbage(listing: &Listing, state: &LogState, extents: &[Extent]) -> Vec<Garbage> {
-    listing.garbage(state.epoch, |epoch, number| {
+fn garbage(listing: &Listing, state: &LogState, extents: &[Extent]) -> Vec<Name> {
+    listing.garbage(state.identity.log, state.epoch, |epoch, number| {
         let owed = state.owed.iter().find(|e| e.epoch == epoch)?;
         let extent = extents.iter().find(|e| e.epoch == epoch);
         // The object that a trim lies in is what tells the next opening that nothing is missing there.
@@ -259,6 +262,17 @@ fn garbage(listing: &Listing, state: &LogState, extents: &[Extent]) -> Vec<Garba
             |extent: &Extent| number >= number_of(owed.trim.get()) && number <= extent.fence;
         Some(extent.is_none_or(needed))
     })
+}
+
+/// Where no mark says that the logs before owe nothing, what they have left is not called garbage.
+fn nothing_unmarked(place: &str, listing: &Listing) -> Result<(), Error> {
+    match listing.others.keys().next() {
+        None => Ok(()),
+        Some((log, epoch, _)) => Err(Error::NotNew {
+            place: place.to_owned(),
+            found: format!("objects of epoch {epoch} of log {log}, and no mark"),
+        }),
+    }
 }
 
 /// Positions of a state are bounded before they are added to.

@@ -13,9 +13,9 @@ use bytes::Bytes;
 
 use super::{
     config::Config,
+    folder::Name,
     format::{HEADER_LEN, Header, Kind, PREFIX_LEN, number_of, position_of},
     gather::{Gather, Unsealed},
-    listing::Garbage,
 };
 use crate::{Commit, Durable, Error, Identity, LogEpoch, Position, Usage};
 
@@ -125,7 +125,7 @@ pub(crate) struct Pipeline {
     kept_bytes: u64,
     /// Trimmed, and not passed by the trim's number yet.
     trimmed: VecDeque<Kept>,
-    garbage: VecDeque<Garbage>,
+    garbage: VecDeque<Name>,
     events: VecDeque<Event>,
     refused: bool,
 }
@@ -137,7 +137,7 @@ impl Pipeline {
         author: Author,
         start: u64,
         kept: VecDeque<Kept>,
-        garbage: Vec<Garbage>,
+        garbage: Vec<Name>,
     ) -> Self {
         let mut pipeline = Self {
             gather: Gather::new(&config, number_of(start)),
@@ -339,9 +339,9 @@ impl Pipeline {
             self.kept_bytes -= object.len;
             self.trimmed.push_back(object);
         }
-        let mut passed = Vec::new();
+        let (log, mut passed) = (self.author.identity.log, Vec::new());
         while let Some(object) = pop_if(&mut self.trimmed, |o| o.number < number_of(to)) {
-            passed.push(Garbage::Object(object.epoch, object.number));
+            passed.push(Name::Object(log, object.epoch, object.number));
         }
         self.discard(passed);
         if self.kept.len() < before && self.live() {
@@ -351,7 +351,7 @@ impl Pipeline {
     }
 
     /// What nobody needs any more, to be deleted when there is time.
-    pub(crate) fn discard(&mut self, garbage: Vec<Garbage>) {
+    pub(crate) fn discard(&mut self, garbage: Vec<Name>) {
         if !self.live() {
             return;
         }
@@ -367,7 +367,7 @@ impl Pipeline {
     }
 
     /// Garbage for one batch.
-    pub(crate) fn garbage(&mut self, most: usize) -> Vec<Garbage> {
+    pub(crate) fn garbage(&mut self, most: usize) -> Vec<Name> {
         let most = most.min(self.garbage.len());
         self.garbage.drain(..most).collect()
     }

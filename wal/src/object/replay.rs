@@ -21,7 +21,7 @@ use super::{
     fence::{Extent, flawed, read},
     folder::{Folder, Name},
     format::{Flaw, HEADER_LEN, Header, Kind, PREFIX_LEN, position_of},
-    listing::{Garbage, decode_mark},
+    listing::decode_mark,
     mark::{Event, Mark},
     pipeline::{Author, Kept, Pipeline},
     put::Settled,
@@ -52,7 +52,7 @@ pub(crate) struct ObjectReplay {
     objects: Vec<Kept>,
     /// The number of the newest mark.
     mark: u64,
-    garbage: Vec<Garbage>,
+    garbage: Vec<Name>,
     /// The next object to ask for.
     next: usize,
     /// The next object to hand out.
@@ -80,7 +80,7 @@ impl ObjectReplay {
         start: u64,
         extents: Vec<Extent>,
         mark: u64,
-        garbage: Vec<Garbage>,
+        garbage: Vec<Name>,
     ) -> Self {
         let ends = extents.iter().map(|extent| EpochEnd {
             epoch: extent.epoch,
@@ -255,7 +255,7 @@ impl Replay for ObjectReplay {
         let mark = self.mark_start().await?;
         // From here on this mark is the newest.
         let mut garbage = self.garbage;
-        garbage.extend((self.mark..mark).map(Garbage::Mark));
+        garbage.extend((self.mark..mark).map(Name::Mark));
         let pipeline = Pipeline::new(
             Arc::clone(&self.folder.config),
             self.author.clone(),

@@ -160,18 +160,18 @@ fn the_object_that_a_trim_lies_in_stays_until_the_trim_has_passed_its_number() {
     }
     p.trim(ends[1]);
     assert_eq!(p.usage().used, 1024);
-    let epoch = LogEpoch::new(4);
-    assert_eq!(p.garbage(10), [Garbage::Object(epoch, 7)]);
+    let object = |number| Name::Object(LogUuid::new(2), LogEpoch::new(4), number);
+    assert_eq!(p.garbage(10), [object(7)]);
     p.trim(ends[0]);
     assert_eq!(p.garbage(10), []);
     p.trim(Position::new(u64::MAX));
-    assert_eq!(p.garbage(10), [Garbage::Object(epoch, 8)]);
+    assert_eq!(p.garbage(10), [object(8)]);
     assert_eq!(p.usage().used, 0);
 }
 
 #[test]
 fn garbage_is_bounded() {
     let mut p = pipeline(small());
-    p.discard((0..100_000).map(Garbage::Mark).collect());
+    p.discard((0..100_000).map(Name::Mark).collect());
     assert_eq!(p.garbage.len(), GARBAGE_MAX);
 }
