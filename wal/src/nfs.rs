@@ -21,6 +21,7 @@ mod look;
 mod mounted;
 mod names;
 mod nfs_log;
+mod threads;
 mod volume;
 
 pub use config::Config;

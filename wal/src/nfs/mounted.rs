@@ -11,7 +11,6 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -20,31 +19,26 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
-use super::{Directory, DirectoryFile, Guard, look::failed, names::GUARD};
+use super::{Directory, DirectoryFile, Guard, look::failed, names::GUARD, threads::Threads};
 use crate::{
     Error,
     block::{ReadDone, WriteDone, aligned, ring::BLOCK, syncs::Syncs},
 };
 
-/// Operations that may wait for a thread. A log has far fewer: its commits in flight, a lease, a segment, one read.
-const QUEUE_LEN: usize = 4096;
 /// Zeros written at once when a file is made.
 const FILL_BYTES: usize = 1 << 20;
 /// A previous owner that is just ending gives the lock back within this many tries, [`LOCK_PAUSE`] apart.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-type Job = Box<dyn FnOnce() + Send>;
-
 /// A directory of a mounted file system.
 #[derive(Clone, Debug)]
 pub struct MountedDirectory {
     path: PathBuf,
     direct: bool,
-    jobs: Sender<Job>,
+    threads: Threads,
 }
 
 impl MountedDirectory {
@@ -53,18 +47,12 @@ impl MountedDirectory {
     /// # Errors
     /// `Io` if there is none; it is never made, so that a mount point without its mount is noticed.
     pub async fn open(path: &Path, direct: bool, threads: usize) -> Result<Self, Error> {
-        let (jobs, todo) = bounded(QUEUE_LEN);
-        for n in 0..threads.max(1) {
-            let todo = todo.clone();
-            thread::Builder::new()
-                .name(format!("wal-nfs-{n}"))
-                .spawn(move || work(&todo))
-                .map_err(|e| failed("start a thread for", &path.display().to_string(), e))?;
-        }
+        let threads = Threads::start("wal-nfs", threads)
+            .map_err(|e| failed("start a thread for", &path.display().to_string(), e))?;
         let directory = Self {
             path: path.to_owned(),
             direct,
-            jobs,
+            threads,
         };
         let at = path.to_owned();
         let kind = directory.run(move || fs::metadata(&at)).await;
@@ -84,26 +72,12 @@ impl MountedDirectory {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (tell, told) = oneshot::channel();
-        self.send(Box::new(move || {
+        self.threads.send(move || {
             // The caller may have stopped waiting.
             let _ = tell.send(work());
-        }));
+        });
         told.await
             .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
-    }
-
-    fn send(&self, job: Job) {
-        // The threads outlive the sender. A job that were lost would drop its completion, which counts as a failure.
-        let _ = self.jobs.send(job);
-    }
-}
-
-fn work(todo: &Receiver<Job>) {
-    while let Ok(job) = todo.recv() {
-        // A completion that panics ends neither the thread nor what waits behind it.
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a completion of the NFS log panicked");
-        }
     }
 }
 
@@ -171,7 +145,8 @@ impl Directory for MountedDirectory {
     }
 
     async fn open(&self, name: &str) -> io::Result<Arc<dyn DirectoryFile>> {
-        let (path, direct, jobs) = (self.path.join(name), self.direct, self.jobs.clone());
+        let (path, direct) = (self.path.join(name), self.direct);
+        let threads = self.threads.clone();
         self.run(move || {
             let (file, direct) = open(&path, direct)?;
             let len_bytes = file.metadata()?.len();
@@ -180,7 +155,7 @@ impl Directory for MountedDirectory {
                 direct,
                 syncs: Arc::default(),
                 len_bytes,
-                jobs,
+                threads,
             }) as Arc<dyn DirectoryFile>)
         })
         .await
@@ -266,7 +241,7 @@ struct MountedFile {
     /// Of the threads that share the file.
     syncs: Arc<Syncs>,
     len_bytes: u64,
-    jobs: Sender<Job>,
+    threads: Threads,
 }
 
 impl MountedFile {
@@ -303,7 +278,7 @@ impl DirectoryFile for MountedFile {
                 }
             }));
         };
-        let _ = self.jobs.send(Box::new(job));
+        self.threads.send(job);
     }
 
     fn read(&self, at: u64, len: usize, done: ReadDone) {
@@ -315,7 +290,7 @@ impl DirectoryFile for MountedFile {
                 Ok(buffer.freeze())
             }));
         };
-        let _ = self.jobs.send(Box::new(job));
+        self.threads.send(job);
     }
 }
 

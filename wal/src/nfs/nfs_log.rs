@@ -17,6 +17,7 @@ use super::{
     lease::{Lease, link},
     look::{Logs, failed, read_head},
     names::Name,
+    threads::Threads,
     volume::{Volume, remove},
 };
 use crate::{
@@ -188,6 +189,8 @@ impl Backend for NfsLog {
         let place = directory.name();
         let before = Logs::look(&*directory, Some(state)).await?;
         judge(&place, &before, state)?;
+        let threads = Threads::start("wal-nfs-answer", 1)
+            .map_err(|e| failed("start a thread for", &place, e))?;
         let nonce = nonce();
         let clock = Arc::clone(&self.clock);
         let lease = Lease::take(Arc::clone(&directory), clock, &self.config, state, nonce).await?;
@@ -211,10 +214,11 @@ impl Backend for NfsLog {
             log,
             state.epoch,
             ring,
+            &threads,
             (Arc::clone(&lease), nonce),
         );
         let of_epochs = state.started().map(|e| {
-            let volume = Volume::of_epoch(Arc::clone(&directory), log, e.epoch, ring);
+            let volume = Volume::of_epoch(Arc::clone(&directory), log, e.epoch, ring, &threads);
             (e.epoch, Arc::new(volume) as Arc<dyn Device>)
         });
         let of_epochs: std::collections::BTreeMap<_, _> = of_epochs.collect();

@@ -24,6 +24,7 @@ use super::{
     lease::{Lease, link},
     look::{read_file, write_file},
     names::Name,
+    threads::{Answer, Threads},
 };
 use crate::{
     Error, LogEpoch, LogUuid,
@@ -60,6 +61,8 @@ struct Files {
     /// The head, then the segments.
     slots: Vec<Slot>,
     runtime: Handle,
+    /// Tell what the runtime drops.
+    threads: Threads,
     owner: Option<Owner>,
 }
 
@@ -106,8 +109,9 @@ impl Volume {
         log: LogUuid,
         epoch: LogEpoch,
         ring: Ring,
+        threads: &Threads,
     ) -> Self {
-        Self::new(directory, log, epoch, ring, None)
+        Self::new(directory, log, epoch, ring, threads, None)
     }
 
     /// The files of the granted epoch. `ends` are the epochs before it that may go when the tail has passed them.
@@ -116,6 +120,7 @@ impl Volume {
         log: LogUuid,
         epoch: LogEpoch,
         ring: Ring,
+        threads: &Threads,
         (lease, nonce): (Arc<Lease>, u128),
     ) -> Self {
         let owner = Owner {
@@ -123,7 +128,7 @@ impl Volume {
             nonce,
             earlier: Mutex::default(),
         };
-        Self::new(directory, log, epoch, ring, Some(owner))
+        Self::new(directory, log, epoch, ring, threads, Some(owner))
     }
 
     fn new(
@@ -131,6 +136,7 @@ impl Volume {
         log: LogUuid,
         epoch: LogEpoch,
         ring: Ring,
+        threads: &Threads,
         owner: Option<Owner>,
     ) -> Self {
         let len = segment_bytes(ring);
@@ -152,6 +158,7 @@ impl Volume {
                 ring,
                 slots,
                 runtime: Handle::current(),
+                threads: threads.clone(),
                 owner,
             }),
         }
@@ -319,14 +326,14 @@ impl Files {
         self: &Arc<Self>,
         result: io::Result<()>,
         copy: Option<(usize, u64)>,
-        done: WriteDone,
+        done: Answer<()>,
     ) {
         let Some(owner) = &self.owner else {
-            return done(result);
+            return done.tell(result);
         };
         if result.is_ok() && owner.lease.is_valid() {
             self.superseded(copy);
-            return done(Ok(()));
+            return done.tell(Ok(()));
         }
         let (files, lease) = (Arc::clone(self), Arc::clone(&owner.lease));
         self.runtime.spawn(async move {
@@ -337,7 +344,7 @@ impl Files {
             if held.is_ok() {
                 files.superseded(copy);
             }
-            done(held);
+            done.tell(held);
         });
     }
 
@@ -461,6 +468,7 @@ impl Device for Volume {
 
     fn write(&self, at: u64, data: Bytes, done: WriteDone) {
         let files = Arc::clone(&self.files);
+        let done = Answer::new(done, &files.threads);
         let parts = files.parts(at, data.len());
         let copy = copy_of(at, &data);
         if let Ok(parts) = &parts {
@@ -483,16 +491,16 @@ impl Device for Volume {
 
     fn read(&self, at: u64, len: usize, done: ReadDone) {
         let files = Arc::clone(&self.files);
+        let done = Answer::new(done, &files.threads);
         self.files
             .runtime
-            .spawn(async move { done(files.read(at, len).await) });
+            .spawn(async move { done.tell(files.read(at, len).await) });
     }
 
     fn sync(&self, done: WriteDone) {
         // Each write is durable by itself, and what other hosts wrote cannot be synced from here: a taker writes it again.
-        self.files
-            .runtime
-            .spawn(async move { done(Err(io::ErrorKind::Unsupported.into())) });
+        let refused = move || done(Err(io::ErrorKind::Unsupported.into()));
+        self.files.threads.send(refused);
     }
 
     fn name(&self) -> String {

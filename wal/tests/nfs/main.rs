@@ -1,8 +1,9 @@
-//! The NFS log in model directories, where hosts sleep, servers lose their power, and answers are lost; all in one thread, on a paused clock.
+//! The NFS log in model directories, where hosts sleep, servers lose their power, and answers are lost; nearly all of it in one thread, on a paused clock.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
 
 mod crash;
 mod damage;
+mod runtime;
 mod support;
 mod zombies;
