@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::{
     Config, Directory,
     lease_record::{FILE_BYTES, LeaseRecord},
-    look::{failed, read},
+    look::{failed, list, read},
     names::Name,
 };
 use crate::{Clock, Error, LogState, Position};
@@ -104,7 +104,6 @@ impl Lease {
             }
             let mut before = numbers(&*directory).await?;
             before.retain(|number| *number < record.number);
-            before.sort_unstable();
             let mut chain = Chain {
                 newest: record,
                 before: before.into(),
@@ -287,7 +286,7 @@ async fn wait_until(clock: &dyn Clock, free: Duration) {
 async fn newest(directory: &dyn Directory) -> Result<Option<LeaseRecord>, Error> {
     let place = directory.name();
     for _ in 0..TAKE_TRIES {
-        let Some(number) = numbers(directory).await?.into_iter().max() else {
+        let Some(number) = numbers(directory).await?.pop() else {
             return Ok(None);
         };
         match read(directory, &Name::Lease(number).to_string(), 0, FILE_BYTES).await {
@@ -314,13 +313,11 @@ async fn newest(directory: &dyn Directory) -> Result<Option<LeaseRecord>, Error>
     })
 }
 
+/// The numbers that are there, ascending.
 async fn numbers(directory: &dyn Directory) -> Result<Vec<u64>, Error> {
-    let names = directory
-        .list()
-        .await
-        .map_err(|e| failed("list", &directory.name(), e))?;
-    let numbers = names.iter().filter_map(|text| match Name::parse(text) {
-        Some(Name::Lease(number)) => Some(number),
+    let names = list(directory).await?;
+    let numbers = names.iter().filter_map(|name| match name {
+        Name::Lease(number) => Some(*number),
         _ => None,
     });
     Ok(numbers.collect())
@@ -405,6 +402,6 @@ async fn is_next(
         }
     }
     // A list may lag behind the own link; what counts is that it shows nothing later.
-    let newest = numbers(directory).await?.into_iter().max();
+    let newest = numbers(directory).await?.pop();
     Ok(newest.is_none_or(|newest| newest <= number))
 }

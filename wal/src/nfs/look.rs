@@ -30,7 +30,7 @@ const LOOK_TRIES: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct Logs {
     by_uuid: BTreeMap<u128, Superblock>,
-    drafts: BTreeSet<u128>,
+    names: BTreeSet<Name>,
 }
 
 impl Logs {
@@ -41,15 +41,12 @@ impl Logs {
     ) -> Result<Self, Error> {
         let place = directory.name();
         'again: for _ in 0..LOOK_TRIES {
-            let names = directory
-                .list()
-                .await
-                .map_err(|e| failed("list", &place, e))?;
+            let names = list(directory).await?;
             let mut heads: BTreeMap<u128, Vec<Option<LogEpoch>>> = BTreeMap::new();
-            for text in &names {
-                match Name::parse(text) {
-                    Some(Name::Made(log)) => heads.entry(log).or_default().push(None),
-                    Some(Name::Head(log, epoch)) => heads.entry(log).or_default().push(Some(epoch)),
+            for name in &names {
+                match *name {
+                    Name::Made(log) => heads.entry(log).or_default().push(None),
+                    Name::Head(log, epoch) => heads.entry(log).or_default().push(Some(epoch)),
                     _ => {}
                 }
             }
@@ -58,11 +55,7 @@ impl Logs {
                 known.push(None);
                 known.extend(state.started().map(|e| Some(e.epoch)));
             }
-            let (mut by_uuid, mut drafts) = (BTreeMap::new(), BTreeSet::new());
-            drafts.extend(names.iter().filter_map(|text| match Name::parse(text) {
-                Some(Name::Draft(nonce)) => Some(nonce),
-                _ => None,
-            }));
+            let mut by_uuid = BTreeMap::new();
             for (log, mut epochs) in heads {
                 // A made log without an epoch sorts lowest.
                 epochs.sort_unstable();
@@ -72,9 +65,8 @@ impl Logs {
                     let name = match epoch {
                         Some(epoch) => Name::Head(log, epoch),
                         None => Name::Made(log),
-                    }
-                    .to_string();
-                    match read_head(directory, &name).await? {
+                    };
+                    match read_head(directory, &name.to_string()).await? {
                         Some(superblock) => {
                             by_uuid.insert(log, superblock);
                             break;
@@ -87,7 +79,7 @@ impl Logs {
                     continue 'again;
                 }
             }
-            return Ok(Self { by_uuid, drafts });
+            return Ok(Self { by_uuid, names });
         }
         Err(Error::InUse {
             place,
@@ -116,15 +108,22 @@ impl Logs {
         self.by_uuid.get(&log).is_some_and(|s| s.closed)
     }
 
-    /// Whether a file on its way to a name was there.
-    pub(crate) fn has_draft(&self, nonce: u128) -> bool {
-        self.drafts.contains(&nonce)
+    /// The files that were there.
+    pub(crate) fn names(&self) -> &BTreeSet<Name> {
+        &self.names
     }
 
     fn newest(&self) -> Option<&Superblock> {
         let rank = |s: &&Superblock| (!s.closed, s.started.map(|(epoch, _)| epoch));
         self.by_uuid.values().max_by_key(rank)
     }
+}
+
+/// The names of logs' files.
+pub(crate) async fn list(directory: &dyn Directory) -> Result<BTreeSet<Name>, Error> {
+    let names = directory.list().await;
+    let names = names.map_err(|e| failed("list", &directory.name(), e))?;
+    Ok(names.iter().filter_map(|text| Name::parse(text)).collect())
 }
 
 /// The superblock in a head or in what a log was made with; `None` if there is no such file.

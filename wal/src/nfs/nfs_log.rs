@@ -5,6 +5,7 @@
 //! - The directory itself is never made: a mount point without its mount must not look like a new log.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::Arc,
@@ -221,7 +222,7 @@ impl Backend for NfsLog {
             let volume = Volume::of_epoch(Arc::clone(&directory), log, e.epoch, ring, &threads);
             (e.epoch, Arc::new(volume) as Arc<dyn Device>)
         });
-        let of_epochs: std::collections::BTreeMap<_, _> = of_epochs.collect();
+        let of_epochs: BTreeMap<_, _> = of_epochs.collect();
         let device: Arc<dyn Device> = Arc::new(volume.clone());
         let reader = Reader::new(Arc::clone(&device), ring).with_epochs(of_epochs.clone());
         let copies = Copies {
@@ -302,7 +303,7 @@ impl Sweep {
         let log = self.state.identity.log.get();
         match name {
             Name::Lease(_) => false,
-            Name::Draft(nonce) => self.before.has_draft(nonce) && self.now.has_draft(nonce),
+            Name::Draft(_) => self.before.names().contains(&name),
             Name::Made(of) => of != log && self.now.is_closed(of),
             Name::Head(of, epoch) | Name::Segment(of, epoch, _) if of == log => {
                 epoch < self.state.epoch && self.state.started().all(|e| e.epoch != epoch)
@@ -311,19 +312,16 @@ impl Sweep {
         }
     }
 
-    async fn run(&self, directory: &dyn Directory) {
-        let Ok(names) = directory.list().await else {
-            return;
-        };
-        let mut stale: Vec<_> = names
-            .iter()
-            .filter_map(|text| Name::parse(text))
-            .filter(|name| self.is_stale(*name))
-            .map(|name| name.to_string())
-            .collect();
-        // Of an epoch the segments, then the head; of a log the epochs, then what it was made with.
-        stale.sort_unstable();
+    /// Removes what was there at the look that is judged by, while nobody has taken the directory since: what another log has made meanwhile may be owed.
+    /// Best effort: the next opening sweeps what stays.
+    async fn run(&self, directory: &dyn Directory, lease: &Lease) {
+        let stale = self.now.names().iter().filter(|name| self.is_stale(**name));
+        // Sorted as text: of an epoch the segments, then the head; of a log the epochs, then what it was made with.
+        let stale: BTreeSet<_> = stale.map(Name::to_string).collect();
         for name in stale {
+            if lease.hold().await.is_err() {
+                return;
+            }
             remove(directory, &name).await;
         }
     }
@@ -373,7 +371,10 @@ impl Replay for NfsReplay {
 
     async fn start(self: Box<Self>, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>, Error> {
         let log = self.replay.start(sink).await?;
-        self.sweep.run(&*self.ended.directory).await;
+        let Ended {
+            directory, lease, ..
+        } = &self.ended;
+        self.sweep.run(&**directory, lease).await;
         Ok(Arc::new(NfsAppends {
             log,
             ended: parking_lot::Mutex::new(Some(self.ended)),

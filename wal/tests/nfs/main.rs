@@ -6,4 +6,5 @@ mod crash;
 mod damage;
 mod runtime;
 mod support;
+mod sweep;
 mod zombies;
