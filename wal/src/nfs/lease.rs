@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::{
     Config, Directory,
     lease_record::{FILE_BYTES, LeaseRecord},
-    look::{failed, list, read},
+    look::{failed, list, read, while_stale},
     names::Name,
 };
 use crate::{Clock, Error, LogState, Position};
@@ -31,6 +31,8 @@ use crate::{Clock, Error, LogState, Position};
 const LINK_TRIES: u32 = 5;
 /// Takers that race for numbers: each lost race is a number that someone else got.
 const TAKE_TRIES: u32 = 100;
+/// Old numbers that are removed at once. A renewal leaves one; whatever else lies there must not make it wait.
+const CLEAN_MAX: usize = 16;
 
 /// The lease of one opening.
 #[derive(Debug)]
@@ -255,11 +257,13 @@ impl Lease {
 }
 
 impl Chain {
-    /// Removes all but the two newest numbers, in ascending order: at the first that stays it stops, and the next time goes on there.
+    /// Removes all but the two newest numbers, in ascending order and some at a time: at the first that stays it stops, and the next time goes on there.
     async fn clean(&mut self, directory: &dyn Directory) {
-        while self.before.len() > 1
-            && let Some(number) = self.before.front()
-        {
+        let old = self.before.len().saturating_sub(1);
+        for _ in 0..old.min(CLEAN_MAX) {
+            let Some(number) = self.before.front() else {
+                return;
+            };
             match directory.remove(&Name::Lease(*number).to_string()).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(place = directory.name(), %error, "an old lease file stays");
@@ -371,7 +375,7 @@ pub(crate) async fn link(directory: &dyn Directory, from: &str, to: &str) -> io:
         let Err(error) = directory.link(from, to).await else {
             return Ok(true);
         };
-        if directory.links(from).await? > 1 {
+        if while_stale(|| directory.links(from)).await? > 1 {
             return Ok(true);
         }
         if error.kind() == io::ErrorKind::AlreadyExists {

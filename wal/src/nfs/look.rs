@@ -25,6 +25,8 @@ use crate::{
 
 /// A head that is read while its epoch is cleaned up is looked for again so often.
 const LOOK_TRIES: u32 = 20;
+/// A name is looked up again so often when the file that it led to is gone (`ESTALE`): whether there is another one, or none, the server knows.
+const STALE_TRIES: u32 = 5;
 
 /// The logs of a directory, by uuid.
 #[derive(Debug)]
@@ -159,14 +161,36 @@ pub(crate) async fn read(
     at: u64,
     len: u64,
 ) -> io::Result<Bytes> {
-    let file = directory.open(name).await?;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
-    read_file(&*file, at, len).await.map_err(|e| {
-        if e.raw_os_error() == Some(libc::ESTALE) {
-            return io::ErrorKind::NotFound.into();
-        }
-        e
+    while_stale(|| async {
+        let file = directory.open(name).await?;
+        read_file(&*file, at, len).await
     })
+    .await
+}
+
+/// Opens a file anew.
+pub(crate) async fn open(
+    directory: &dyn Directory,
+    name: &str,
+) -> io::Result<Arc<dyn DirectoryFile>> {
+    while_stale(|| directory.open(name)).await
+}
+
+/// Does it again while it fails with `ESTALE`; one that stays is the error, since then it is not the name that leads nowhere.
+pub(crate) async fn while_stale<T, F>(mut look_up: impl FnMut() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut tries = 0;
+    loop {
+        let result = look_up().await;
+        tries += 1;
+        match result {
+            Err(e) if e.raw_os_error() == Some(libc::ESTALE) && tries < STALE_TRIES => {}
+            result => return result,
+        }
+    }
 }
 
 /// Reads and waits.

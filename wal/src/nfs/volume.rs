@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use super::{
     Directory, DirectoryFile,
     lease::{Lease, link},
-    look::{read_file, write_file},
+    look::{open, read_file, write_file},
     names::Name,
     threads::{Answer, Threads},
 };
@@ -225,7 +225,7 @@ impl Files {
         if let Some(file) = slot.file.lock().clone() {
             return Ok(Some(file));
         }
-        match self.directory.open(&slot.name.to_string()).await {
+        match open(&*self.directory, &slot.name.to_string()).await {
             Ok(file) if file.len_bytes() == slot.len => {
                 *slot.file.lock() = Some(Arc::clone(&file));
                 Ok(Some(file))
@@ -261,7 +261,7 @@ impl Files {
             *named = true;
         }
         self.directory.sync().await?;
-        let file = self.directory.open(&slot.name.to_string()).await?;
+        let file = open(&*self.directory, &slot.name.to_string()).await?;
         *slot.file.lock() = Some(Arc::clone(&file));
         Ok(file)
     }

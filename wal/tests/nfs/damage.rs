@@ -368,3 +368,83 @@ fn a_segment_that_was_named_and_not_opened_is_this_openings_own() {
         });
     }
 }
+
+#[test]
+fn a_name_that_led_to_a_removed_file_is_looked_up_again_a_few_times() {
+    let mut refused = 0;
+    for (operation, count) in [("open", 1), ("open", 4), ("links", 4), ("open", 100)] {
+        for after in 0..20 {
+            run(async {
+                let directory = ModelDirectory::<()>::default();
+                let state = written(&directory).await;
+                let host = directory.host();
+                for n in 0..count {
+                    host.fault(DirectoryFault {
+                        operation,
+                        after: if n == 0 { after } else { 0 },
+                        errno: ESTALE,
+                        parts: 0,
+                    });
+                }
+                // Settled by the count of names.
+                host.fault(DirectoryFault {
+                    operation: "link",
+                    after: 0,
+                    errno: EIO,
+                    parts: 1,
+                });
+                let opened = open(&log_on(&host), &state).await;
+                let case = format!("{count} of {operation} after {after}");
+                match opened {
+                    Ok(opened) => assert_eq!(opened.back, [0, 1, 2, 3, 4], "{case}"),
+                    Err(Error::Io { source, .. }) if count == 100 => {
+                        assert_eq!(source.raw_os_error(), Some(ESTALE), "{case}");
+                        refused += 1;
+                        let again = open(&log_on(&directory.host()), &state).await.unwrap();
+                        assert_eq!(again.back, [0, 1, 2, 3, 4], "{case}");
+                    }
+                    Err(error) => panic!("{case}: {error}"),
+                }
+            });
+        }
+    }
+    assert!(refused > 5, "{refused}: it goes on for ever");
+}
+
+#[test]
+fn many_old_lease_files_go_some_at_a_time_and_hold_up_nobody() {
+    run(async {
+        let directory = ModelDirectory::<()>::default();
+        let mut state = written(&directory).await;
+        let leases = || {
+            let names = directory.image().contents().into_keys();
+            names.filter(|name| name.starts_with("lease.")).count()
+        };
+        let life = open(&log_on(&directory.host()), &state).await.unwrap();
+        let life = life.start(&mut state).await.unwrap();
+        for record in 0..60 {
+            append(&*life.log, record, 10).unwrap();
+            life.hear.until_durable(record as usize + 1).await;
+            let end = life.log.durable_end();
+            state.trim(end, end);
+            life.log.trim(end);
+            sleep(Duration::from_secs(11)).await;
+        }
+        // What a host that slept for long, or a clean-up that could not remove, leaves behind.
+        let mut image = directory.image();
+        (1..=50).for_each(|n| image.put(&format!("lease.{n:020}"), vec![0; 4096]));
+        directory.restore(image);
+        drop(life);
+        sleep(Duration::from_secs(1)).await;
+        grant_next(&mut state);
+        let opened = open(&log_on(&directory.host()), &state).await.unwrap();
+        assert!((30..40).contains(&leases()), "{} at once", leases());
+        let life = opened.start(&mut state).await.unwrap();
+        for record in 0..4 {
+            append(&*life.log, record, 10).unwrap();
+            life.hear.until_durable(record as usize + 1).await;
+            sleep(Duration::from_secs(11)).await;
+        }
+        assert!(leases() <= 2, "{} stay", leases());
+    });
+}
