@@ -53,6 +53,7 @@ mod log;
 pub mod memory;
 pub mod nfs;
 pub mod object;
+mod sealed;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;

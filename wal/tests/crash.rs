@@ -15,32 +15,17 @@ use wal::{
     testing::{Hear, MemoryDevice, Operation, RecordingDevice},
 };
 
+#[path = "support/records.rs"]
+mod records;
+
+use records::{Dice, name_of, payload};
+
 const RING_START: usize = 128 * 1024;
 const CAPACITY: usize = 16 * 4096;
 const SECTOR: usize = 512;
 
-#[derive(Clone, Debug)]
-enum Mark {
-    /// The process restarted and finds this; the state's next epoch is granted.
-    Restart(Vec<u8>),
-    /// The metadata now says this.
-    State(LogState),
-    /// An append is about to be made: what it causes may be in the trace before its position is known.
-    Append {
-        record: u32,
-    },
-    /// It was queued, or it was refused.
-    Appended {
-        record: u32,
-        position: Option<Range<Position>>,
-    },
-    Acknowledged {
-        record: u32,
-    },
-    /// The metadata recorded ends without these records: they are gone for good.
-    Lost(Vec<u32>),
-}
-
+/// A restart says what the process finds; the state's next epoch is granted then.
+type Mark = records::Mark<Vec<u8>>;
 type Trace = Vec<Operation<Mark>>;
 
 fn config() -> Config {
@@ -51,26 +36,6 @@ fn config() -> Config {
         slab_bytes: 16_384,
         ..Config::default()
     }
-}
-
-/// A record says its number, and all its bytes follow from it.
-fn payload(record: u32, len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..len)
-        .map(|i| (record as usize * 7 + i * 13 + i / 256) as u8)
-        .collect();
-    let name = record.to_be_bytes();
-    bytes.splice(..4, name);
-    bytes
-}
-
-fn name_of(bytes: &[u8]) -> u32 {
-    let record = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-    assert_eq!(
-        bytes,
-        payload(record, bytes.len()),
-        "W4: record {record} is not what was appended"
-    );
-    record
 }
 
 struct Marker(RecordingDevice<Mark>);
@@ -89,19 +54,6 @@ impl Sink for Marker {
     }
 
     fn room(&self) {}
-}
-
-/// Small numbers that look random and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % n as u64) as usize
-    }
 }
 
 struct Workload {

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     ops::Range,
     sync::Arc,
 };
@@ -21,25 +22,13 @@ use wal::{
     testing::{Hear, ModelStore, Objects, Request, StoreStep},
 };
 
-#[derive(Clone, Debug)]
-enum Mark {
-    /// The metadata now says this.
-    State(LogState),
-    /// An append is about to be made.
-    Append {
-        record: u32,
-    },
-    /// It was queued, or it was refused.
-    Appended {
-        record: u32,
-        position: Option<Range<Position>>,
-    },
-    Acknowledged {
-        record: u32,
-    },
-    /// The metadata recorded ends without these records: they are gone for good.
-    Lost(Vec<u32>),
-}
+#[path = "support/records.rs"]
+mod records;
+
+use records::{Dice, name_of, payload};
+
+/// A bucket outlives the process: a restart finds what is there.
+type Mark = records::Mark<Infallible>;
 
 type Trace = Vec<StoreStep<Mark>>;
 
@@ -58,25 +47,6 @@ fn config() -> Config {
     }
 }
 
-/// A record says its number, and all its bytes follow from it.
-fn payload(record: u32, len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..len)
-        .map(|i| (record as usize * 7 + i * 13 + i / 256) as u8)
-        .collect();
-    bytes.splice(..4, record.to_be_bytes());
-    bytes
-}
-
-fn name_of(bytes: &[u8]) -> u32 {
-    let record = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-    let expected = payload(record, bytes.len());
-    assert_eq!(
-        bytes, expected,
-        "W4: record {record} is not what was appended"
-    );
-    record
-}
-
 struct Marker(ModelStore<Mark>);
 
 impl Sink for Marker {
@@ -92,19 +62,6 @@ impl Sink for Marker {
     }
 
     fn room(&self) {}
-}
-
-/// Small numbers that look random and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % n as u64) as usize
-    }
 }
 
 /// Lets every task do what it can without the store or the clock.
@@ -305,6 +262,7 @@ impl Known {
                 self.acknowledged.insert(*record);
             }
             Mark::Lost(records) => self.lost.extend(records),
+            Mark::Restart(never) => match *never {},
         }
     }
 

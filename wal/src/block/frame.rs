@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::ring::{BLOCK, POSITION_MAX, block_ceil};
-use crate::{LogEpoch, LogUuid};
+use crate::{LogEpoch, LogUuid, sealed};
 
 /// Bytes of a header.
 pub(crate) const HEADER_LEN: usize = 80;
@@ -23,7 +23,6 @@ pub(crate) const BODY_LEN_MAX: u64 = u32::MAX as u64 - 2 * BLOCK;
 
 const MAGIC: [u8; 4] = *b"S3WF";
 const VERSION: u16 = 1;
-const CRC_AT: usize = HEADER_LEN - 4;
 
 const _: () = assert!(4 + 2 + 2 + 6 * 8 + 5 * 4 + 4 == HEADER_LEN);
 
@@ -77,10 +76,7 @@ impl Header {
         to.put_u32(self.predecessor);
         to.put_u32(self.body_crc);
         to.put_u32(0);
-        let (covered, _) = bytes.split_at(CRC_AT);
-        let crc = crc32c::crc32c(covered);
-        let (_, mut to) = bytes.split_at_mut(CRC_AT);
-        to.put_u32(crc);
+        let crc = sealed::seal(&mut bytes);
         (bytes, crc)
     }
 
@@ -95,11 +91,8 @@ impl Header {
         if magic != MAGIC {
             return Err(Flaw::NoFrame);
         }
-        let (covered, mut crc) = bytes.split_at(CRC_AT);
-        let (found, expected) = (crc32c::crc32c(covered), crc.get_u32());
-        if found != expected {
-            return Err(Flaw::HeaderCrc { found, expected });
-        }
+        let crc = sealed::check(bytes)
+            .map_err(|(found, expected)| Flaw::HeaderCrc { found, expected })?;
         let (version, header_len) = (from.get_u16(), from.get_u16());
         if version != VERSION || usize::from(header_len) != HEADER_LEN {
             return Err(Flaw::Version {
@@ -126,7 +119,7 @@ impl Header {
             && header.durable_through <= header.position
             && header.records > 0;
         if sound {
-            Ok((header, expected))
+            Ok((header, crc))
         } else {
             Err(Flaw::Contradiction)
         }

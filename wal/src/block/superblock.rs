@@ -4,16 +4,15 @@
 //! - `tail ≤ durable end`, rounded up to a block; both are monotone. Ring space below a `tail` is reused only when both copies hold it (F2).
 //! - All of it, checksum included, fits in one 512-byte sector: a power cut leaves a copy old or new.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::ring::{BLOCK, COPIES, POSITION_MAX, RING_START, Ring, block_ceil};
-use crate::{Error, Identity, LogEpoch, LogUuid, Position, admission::Claim};
+use crate::{Error, Identity, LogEpoch, LogUuid, Position, admission::Claim, sealed};
 
 /// The format this version writes.
 pub(crate) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"S3WALSB\n";
 const SECTOR: usize = 512;
-const CRC_AT: usize = SECTOR - 4;
 const STARTED: u32 = 1;
 const CLOSED: u32 = 2;
 
@@ -59,7 +58,15 @@ impl Superblock {
 
     /// A whole block for the device.
     pub(crate) fn encode(&self) -> Bytes {
-        let mut sector = BytesMut::with_capacity(SECTOR);
+        let mut block = super::aligned::zeroed(BLOCK as usize);
+        if let Some(sector) = block.first_chunk_mut::<SECTOR>() {
+            self.put(sector);
+            sealed::seal(sector);
+        }
+        block.freeze()
+    }
+
+    fn put(&self, mut sector: &mut [u8]) {
         sector.put_slice(&MAGIC);
         sector.put_u32(VERSION);
         let mut flags = 0;
@@ -79,13 +86,6 @@ impl Superblock {
         sector.put_u64(self.window);
         sector.put_u64(RING_START);
         sector.put_u32(BLOCK as u32);
-        sector.resize(CRC_AT, 0);
-        let crc = crc32c::crc32c(&sector);
-        sector.put_u32(crc);
-        let mut block = super::aligned::zeroed(BLOCK as usize);
-        let (head, _) = block.split_at_mut(SECTOR);
-        head.copy_from_slice(&sector);
-        block.freeze()
     }
 
     /// Reads one copy.
@@ -102,9 +102,7 @@ impl Superblock {
         if magic != MAGIC {
             return Copy::Bad("no superblock".to_owned());
         }
-        let (covered, mut crc) = sector.split_at(CRC_AT);
-        let (found, expected) = (crc32c::crc32c(covered), crc.get_u32());
-        if found != expected {
+        if let Err((found, expected)) = sealed::check(sector) {
             return Copy::Bad(format!(
                 "superblock crc {found:#010x}, expected {expected:#010x}"
             ));

@@ -10,7 +10,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::{Identity, LogEpoch, LogUuid};
+use crate::{Identity, LogEpoch, LogUuid, sealed};
 
 /// Bytes of a header, and of a fence.
 pub(crate) const HEADER_LEN: usize = 128;
@@ -25,7 +25,6 @@ pub(crate) const NUMBER_MAX: u64 = (1 << 36) - 1;
 
 pub(crate) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"S3WALOB\n";
-const CRC_AT: usize = HEADER_LEN - 4;
 
 const _: () = assert!(8 + 4 + 1 + 3 + 16 + 16 + 3 * 8 + 16 + 2 * 8 + 5 * 4 + 4 == HEADER_LEN);
 
@@ -129,10 +128,7 @@ impl Header {
         to.put_u32(self.predecessor);
         to.put_u32(self.body_crc);
         to.put_u32(0);
-        let (covered, _) = bytes.split_at(CRC_AT);
-        let crc = crc32c::crc32c(covered);
-        let (_, mut to) = bytes.split_at_mut(CRC_AT);
-        to.put_u32(crc);
+        let crc = sealed::seal(&mut bytes);
         (bytes, crc)
     }
 
@@ -147,11 +143,8 @@ impl Header {
         if magic != MAGIC {
             return Err(Flaw::Magic);
         }
-        let (covered, mut crc) = bytes.split_at(CRC_AT);
-        let (found, expected) = (crc32c::crc32c(covered), crc.get_u32());
-        if found != expected {
-            return Err(Flaw::HeaderCrc { found, expected });
-        }
+        let crc = sealed::check(bytes)
+            .map_err(|(found, expected)| Flaw::HeaderCrc { found, expected })?;
         let version = from.get_u32();
         if version != VERSION {
             return Err(Flaw::Version(version));
@@ -192,7 +185,7 @@ impl Header {
             let expected = header.body_crc;
             return Err(Flaw::BodyCrc { found, expected });
         }
-        Ok((header, expected))
+        Ok((header, crc))
     }
 
     fn is_sound(&self) -> bool {

@@ -12,7 +12,7 @@ use wal::{
     testing::{Change, DirectoryImage, Hear, ModelDirectory, ModelHost, Step},
 };
 
-use crate::support::*;
+use crate::{records::Dice, support::*};
 
 #[derive(Clone, Debug)]
 enum Mark {
@@ -38,19 +38,6 @@ impl Sink for Marker {
     }
 
     fn room(&self) {}
-}
-
-/// Small numbers that look random and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % n as u64) as usize
-    }
 }
 
 struct Workload {

@@ -5,6 +5,8 @@
 mod crash;
 mod damage;
 mod runtime;
+#[path = "../support/records.rs"]
+mod records;
 mod support;
 mod sweep;
 mod zombies;

@@ -8,6 +8,8 @@ use wal::{
     testing::{Hear, ModelHost, RuntimeClock},
 };
 
+pub(crate) use crate::records::{name_of, payload};
+
 pub(crate) const CAPACITY: u64 = 16 * 4096;
 
 pub(crate) fn config() -> Config {
@@ -55,25 +57,6 @@ pub(crate) fn log_of<M: Clone + Send + std::fmt::Debug + 'static>(
     NfsLog::on(Arc::new(host.clone()), capacity)
         .with_config(config())
         .with_clock(Arc::new(clock))
-}
-
-/// A record says its number, and all its bytes follow from it.
-pub(crate) fn payload(record: u32, len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..len)
-        .map(|i| (record as usize * 7 + i * 13 + i / 256) as u8)
-        .collect();
-    bytes.splice(..4, record.to_be_bytes());
-    bytes
-}
-
-pub(crate) fn name_of(bytes: &[u8]) -> u32 {
-    let record = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-    assert_eq!(
-        bytes,
-        payload(record, bytes.len()),
-        "W4: record {record} is not what was appended"
-    );
-    record
 }
 
 pub(crate) async fn replayed(replay: &mut dyn Replay) -> Result<Vec<u32>, Error> {

@@ -1,3 +1,5 @@
+//! The frame codec: golden bytes, and every flaw by its name.
+
 use super::*;
 
 fn header() -> Header {

@@ -1,3 +1,5 @@
+//! The state machine alone: what goes to the device when, and what a completion means.
+
 use super::*;
 use crate::{Identity, LogUuid, block::Config};
 

@@ -1,3 +1,5 @@
+//! The superblock codec, and which of two copies counts.
+
 use super::*;
 
 fn superblock(sequence: u64) -> Superblock {
