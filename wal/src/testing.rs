@@ -7,6 +7,7 @@
     reason = "a suite panics where a contract is broken"
 )]
 mod conformance;
+mod device_contract;
 mod faulty_device;
 mod hear;
 mod memory_device;
@@ -16,6 +17,7 @@ mod recording_device;
 mod runtime_clock;
 
 pub use conformance::{Storage, conformance};
+pub use device_contract::device_conformance;
 pub use faulty_device::{Fault, FaultyDevice};
 pub use hear::{Hear, Heard};
 pub use memory_device::MemoryDevice;

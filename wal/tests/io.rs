@@ -17,11 +17,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use wal::{
     Backend,
     block::{BlockLog, Config, Device, FileDevice, FileOptions, Io},
-    testing::{Storage, conformance},
+    testing::{
+        FaultyDevice, MemoryDevice, RecordingDevice, Storage, conformance, device_conformance,
+    },
 };
 
 const LEN: u64 = 4 << 20;
@@ -103,11 +108,12 @@ async fn threads_drive_a_file_when_they_are_asked_for_and_keep_the_contract() {
     conformance(|| InFolder(tempfile::tempdir().unwrap(), Io::Threads)).await;
 }
 
-/// From here on this thread and those it starts get `errno` when they ask for an io_uring, as in many containers.
-fn refuse_io_uring(errno: i32) {
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = [(libc::SYS_io_uring_setup, Vec::new())]
-        .into_iter()
-        .collect();
+/// From here on this thread and those it starts get `errno` from `call`, by itself or with `second` as its second argument.
+fn refuse(call: i64, second: Option<u64>, errno: i32) {
+    let with = |value| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    let rule = |value| SeccompRule::new(vec![with(value).unwrap()]).unwrap();
+    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+        [(call, second.map(rule).into_iter().collect())].into();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
@@ -122,7 +128,8 @@ fn refuse_io_uring(errno: i32) {
 fn a_kernel_that_refuses_io_uring_is_served_by_threads_with_the_same_contract() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         let refused = thread::Builder::new().spawn(move || {
-            refuse_io_uring(errno);
+            // As in many containers.
+            refuse(libc::SYS_io_uring_setup, None, errno);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build()
@@ -135,6 +142,26 @@ fn a_kernel_that_refuses_io_uring_is_served_by_threads_with_the_same_contract() 
         });
         refused.unwrap().join().unwrap();
     }
+}
+
+#[test]
+fn a_kernel_before_the_probe_of_operations_is_served_by_threads() {
+    const IORING_REGISTER_PROBE: u64 = 8;
+    let old = thread::Builder::new().spawn(|| {
+        refuse(
+            libc::SYS_io_uring_register,
+            Some(IORING_REGISTER_PROBE),
+            libc::EINVAL,
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let device = runtime.block_on(device(folder.path(), Io::Uring));
+        assert_eq!(device.io(), Io::Threads);
+        write(&device, 0, data(4096, 1)).unwrap();
+    });
+    old.unwrap().join().unwrap();
 }
 
 #[tokio::test]
@@ -173,23 +200,20 @@ async fn more_operations_than_the_ring_has_slots_all_complete_once() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_refuses_is_an_error_and_the_device_goes_on() {
-    for io in [Io::Uring, Io::Threads] {
+async fn every_device_refuses_what_it_does_not_admit_and_goes_on() {
+    for (io, direct) in [(Io::Uring, true), (Io::Threads, true), (Io::Threads, false)] {
         let folder = tempfile::tempdir_in(".").unwrap();
-        let device = device(folder.path(), io).await;
-        let unaligned = data(8192, 1).slice(512..4608);
-        let error = write(&device, 0, unaligned).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{io:?}");
-        let error = write(&device, 100, data(4096, 1)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{io:?}");
-        let past = read(&device, LEN - 4096, 8192).unwrap_err();
-        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof, "{io:?}");
-        write(&device, 0, data(4096, 7)).unwrap();
-        let (done, synced) = outcome();
-        device.sync(done);
-        synced.recv_timeout(PATIENCE).unwrap().unwrap();
-        assert_eq!(read(&device, 0, 4096).unwrap()[0], 7, "{io:?}");
+        let options = FileOptions {
+            direct,
+            ..options(io)
+        };
+        let path = folder.path().join("wal");
+        device_conformance(&FileDevice::create(&path, LEN, options).await.unwrap());
     }
+    let memory = || MemoryDevice::new(LEN as usize);
+    device_conformance(&memory());
+    device_conformance(&FaultyDevice::new(Arc::new(memory())));
+    device_conformance(&RecordingDevice::<()>::new(Arc::new(memory())));
 }
 
 #[tokio::test]

@@ -24,7 +24,47 @@ pub struct Geometry {
     pub len_bytes: u64,
 }
 
-/// A disk, a file, or a model of one. An operation outside its length or off its block size fails with `InvalidInput`.
+impl Geometry {
+    /// Whether a device of this shape can do an operation on `len` bytes at `at`.
+    ///
+    /// # Errors
+    /// `InvalidInput` that names both.
+    pub fn admits(&self, at: u64, len: usize) -> io::Result<()> {
+        let block = u64::from(self.block_bytes);
+        let fits = at
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= self.len_bytes);
+        if fits && at.is_multiple_of(block) && (len as u64).is_multiple_of(block) {
+            return Ok(());
+        }
+        let text = format!(
+            "{len} bytes at {at} of {}, in blocks of {block}",
+            self.len_bytes
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+
+    /// Whether it can write `data` at `at`, from the memory where that is.
+    ///
+    /// # Errors
+    /// `InvalidInput` that says why not.
+    pub fn admits_write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        self.admits(at, data.len())?;
+        if data.is_empty()
+            || data
+                .as_ptr()
+                .addr()
+                .is_multiple_of(self.block_bytes as usize)
+        {
+            return Ok(());
+        }
+        let text = format!("memory not in blocks of {}", self.block_bytes);
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+}
+
+/// A disk, a file, or a model of one. What its geometry does not [admit](Geometry::admits) fails with `InvalidInput`, changes nothing, and leaves the
+/// device as it was. A medium that has become shorter than its geometry says answers a read with `UnexpectedEof`.
 ///
 /// Dropping a completion uncalled counts as a failed operation. Dropping the device drops the completions of what it has not begun.
 pub trait Device: Send + Sync + Debug {

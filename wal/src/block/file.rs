@@ -90,6 +90,7 @@ impl Queue {
     /// As `options` ask, or by threads and with the reason.
     fn start(
         file: &Arc<File>,
+        geometry: Geometry,
         way: Way,
         options: FileOptions,
     ) -> io::Result<(Self, Option<String>)> {
@@ -97,14 +98,14 @@ impl Queue {
             (Io::Threads, _) => None,
             (Io::Uring, Way::Buffered) => Some("no direct I/O".to_owned()),
             #[cfg(all(feature = "io-uring", target_os = "linux"))]
-            (Io::Uring, Way::Direct) => match uring::Uring::start(file) {
+            (Io::Uring, Way::Direct) => match uring::Uring::start(file, geometry) {
                 Ok(uring) => return Ok((Self::Uring(uring), None)),
                 Err(e) => Some(format!("io_uring is refused: {e}")),
             },
             #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
             (Io::Uring, Way::Direct) => Some("built without io_uring".to_owned()),
         };
-        let threads = Threads::start(file, way, options.threads)?;
+        let threads = Threads::start(file, geometry, way, options.threads)?;
         Ok((Self::Threads(threads), reason))
     }
 
@@ -139,6 +140,25 @@ enum Job {
     Sync {
         done: WriteDone,
     },
+}
+
+impl Job {
+    /// Whether the device can do it.
+    fn admitted(&self, geometry: Geometry) -> io::Result<()> {
+        match self {
+            Self::Write { at, data, .. } => geometry.admits_write(*at, data),
+            Self::Read { at, len, .. } => geometry.admits(*at, *len),
+            Self::Sync { .. } => Ok(()),
+        }
+    }
+}
+
+/// Answers a job that is not begun.
+fn refuse(job: Job, error: io::Error) {
+    match job {
+        Job::Write { done, .. } | Job::Sync { done } => done(Err(error)),
+        Job::Read { done, .. } => done(Err(error)),
+    }
 }
 
 /// How writes become durable.
@@ -194,12 +214,12 @@ impl FileDevice {
         if way == Way::Buffered {
             name.push_str(" (buffered)");
         }
-        let (queue, reason) = Queue::start(&Arc::new(file), way, options)
-            .map_err(|e| io_error("start a thread for", path, e))?;
         let geometry = Geometry {
             block_bytes: block_bytes.max(512),
             len_bytes,
         };
+        let (queue, reason) = Queue::start(&Arc::new(file), geometry, way, options)
+            .map_err(|e| io_error("start a thread for", path, e))?;
         if let Some(reason) = reason {
             tracing::info!(path = %path.display(), reason, "block log device is driven by threads");
         }
@@ -238,10 +258,6 @@ impl Device for FileDevice {
     fn name(&self) -> String {
         self.name.clone()
     }
-}
-
-fn unaligned() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "unaligned memory")
 }
 
 /// Runs what may block on a thread of its own.

@@ -1,7 +1,7 @@
 //! A device that fails where it is told to.
 //!
 //! - Operations of each kind are counted from when the fault was planted: the `nth` is the first for 0.
-//! - A failed write leaves nothing, a stalled one is asked of the device below only when it is released.
+//! - A failed write leaves nothing, or its first sectors if it was torn; a stalled one is asked of the device below only when it is released.
 
 use std::{io, sync::Arc};
 
@@ -46,6 +46,18 @@ pub enum Fault {
         /// The bit in it, 0 to 7.
         bit: u8,
     },
+    /// The `nth` write fails after its first sectors are there.
+    Torn {
+        /// Which.
+        nth: u64,
+        /// How many sectors of 512 bytes.
+        sectors: usize,
+    },
+    /// The `nth` write is said to be done, and nothing is there.
+    Lose {
+        /// Which.
+        nth: u64,
+    },
     /// The `nth` write's completion is dropped uncalled.
     Drop {
         /// Which.
@@ -77,6 +89,8 @@ impl std::fmt::Debug for Plan {
 enum Verdict {
     Pass,
     Fail(io::ErrorKind),
+    Torn(usize),
+    Lose,
     Stall,
     Drop,
 }
@@ -139,6 +153,8 @@ impl Device for FaultyDevice {
     fn write(&self, at: u64, data: Bytes, done: WriteDone) {
         let verdict = self.plan.lock().judge(|fault| match fault {
             Fault::Write { nth, kind } => Some((nth, Verdict::Fail(*kind))),
+            Fault::Torn { nth, sectors } => Some((nth, Verdict::Torn(*sectors))),
+            Fault::Lose { nth } => Some((nth, Verdict::Lose)),
             Fault::Stall { nth } => Some((nth, Verdict::Stall)),
             Fault::Drop { nth } => Some((nth, Verdict::Drop)),
             _ => None,
@@ -147,6 +163,12 @@ impl Device for FaultyDevice {
             Verdict::Pass => self.device.write(at, data, done),
             // The completion must not come from inside this call: a sync below carries it.
             Verdict::Fail(kind) => self.device.sync(Box::new(move |_| done(Err(kind.into())))),
+            Verdict::Torn(sectors) => {
+                let there = data.slice(..data.len().min(sectors * 512));
+                let short = move |_| done(Err(io::ErrorKind::WriteZero.into()));
+                self.device.write(at, there, Box::new(short));
+            }
+            Verdict::Lose => self.device.sync(done),
             Verdict::Stall => self.plan.lock().stalled.push((at, data, done)),
             Verdict::Drop => self.device.sync(Box::new(move |_| drop(done))),
         }

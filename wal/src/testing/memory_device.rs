@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
-    io,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -283,14 +282,17 @@ impl Disk {
     fn work(&mut self, index: usize) -> Box<dyn FnOnce() + Send> {
         match self.waiting.remove(index).expect("an operation waits") {
             Waiting::Write { at, data, done } => {
-                if let Err(e) = self.bounds(at, data.len()) {
+                if let Err(e) = self.geometry().admits_write(at as u64, &data) {
                     return Box::new(move || done(Err(e)));
                 }
                 self.store(at, &data);
                 Box::new(move || done(Ok(())))
             }
             Waiting::Read { at, len, done } => {
-                let result = self.bounds(at, len).map(|()| self.load(at, len));
+                let result = self
+                    .geometry()
+                    .admits(at as u64, len)
+                    .map(|()| self.load(at, len));
                 Box::new(move || done(result))
             }
             Waiting::Sync { done } => {
@@ -302,15 +304,11 @@ impl Disk {
         }
     }
 
-    fn bounds(&self, at: usize, len: usize) -> io::Result<()> {
-        let fits = at
-            .checked_add(len)
-            .is_some_and(|end| end <= self.durable.len());
-        if fits && at.is_multiple_of(SECTOR) && len.is_multiple_of(SECTOR) {
-            return Ok(());
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            block_bytes: SECTOR as u32,
+            len_bytes: self.durable.len() as u64,
         }
-        let text = format!("{len} bytes at {at} of {}", self.durable.len());
-        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
@@ -323,11 +321,7 @@ impl Shared {
 
 impl Device for MemoryDevice {
     fn geometry(&self) -> Geometry {
-        let len_bytes = self.shared.disk.lock().durable.len() as u64;
-        Geometry {
-            block_bytes: SECTOR as u32,
-            len_bytes,
-        }
+        self.shared.disk.lock().geometry()
     }
 
     fn write(&self, at: u64, data: Bytes, done: WriteDone) {

@@ -4,9 +4,9 @@
 
 mod crash;
 mod damage;
-mod runtime;
 #[path = "../support/records.rs"]
 mod records;
+mod runtime;
 mod support;
 mod sweep;
 mod zombies;

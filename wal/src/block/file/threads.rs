@@ -19,8 +19,8 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Job, QUEUE_LEN, Way, forget_cached};
-use crate::block::{aligned, syncs::Syncs};
+use super::{Job, QUEUE_LEN, Way, forget_cached, refuse};
+use crate::block::{aligned, device::Geometry, syncs::Syncs};
 
 /// The threads, as long as this lives.
 #[derive(Debug)]
@@ -30,13 +30,19 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(file: &Arc<File>, way: Way, count: usize) -> io::Result<Self> {
+    pub(super) fn start(
+        file: &Arc<File>,
+        geometry: Geometry,
+        way: Way,
+        count: usize,
+    ) -> io::Result<Self> {
         let (jobs, todo) = bounded(QUEUE_LEN);
         let ending = Arc::new(AtomicBool::new(false));
         let syncs = Arc::new(Syncs::default());
         for n in 0..count.max(1) {
             let thread = Thread {
                 file: Arc::clone(file),
+                geometry,
                 way,
                 syncs: Arc::clone(&syncs),
                 todo: todo.clone(),
@@ -63,6 +69,7 @@ impl Drop for Threads {
 
 struct Thread {
     file: Arc<File>,
+    geometry: Geometry,
     way: Way,
     syncs: Arc<Syncs>,
     todo: Receiver<Job>,
@@ -84,6 +91,9 @@ impl Thread {
     }
 
     fn work(&self, job: Job) {
+        if let Err(error) = job.admitted(self.geometry) {
+            return refuse(job, error);
+        }
         match job {
             Job::Write { at, data, done } => done(self.write(at, &data)),
             Job::Read { at, len, done } => done(self.read(at, len)),
@@ -93,7 +103,6 @@ impl Thread {
 
     fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
         match self.way {
-            Way::Direct if !aligned::is_aligned(data) => Err(super::unaligned()),
             Way::Direct => self.file.write_all_at(data, at),
             Way::Buffered => {
                 self.file.write_all_at(data, at)?;
