@@ -209,12 +209,10 @@ impl Lease {
     /// What a failed write means: a later owner may have removed the file that it was for. Only looks, and renews nothing (W6).
     pub(crate) async fn explain(&self, error: io::Error) -> io::Error {
         let chain = self.chain.lock().await;
-        match newest(&*self.directory).await {
-            Ok(Some(held)) if held.nonce != chain.newest.nonce => {
-                io::Error::other(self.lost().await)
-            }
-            _ => error,
+        if is_taken(&*self.directory, &chain.newest).await {
+            return io::Error::other(self.lost().await);
         }
+        error
     }
 
     /// Nothing will be acknowledged any more; the next holder need not wait. Best effort: without it, it waits.
@@ -288,33 +286,53 @@ async fn wait_until(clock: &dyn Clock, free: Duration) {
 
 /// The highest number there is.
 async fn newest(directory: &dyn Directory) -> Result<Option<LeaseRecord>, Error> {
-    let place = directory.name();
     for _ in 0..TAKE_TRIES {
         let Some(number) = numbers(directory).await?.pop() else {
             return Ok(None);
         };
-        match read(directory, &Name::Lease(number).to_string(), 0, FILE_BYTES).await {
-            // Renewed, and removed since.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("read a lease in", &place, e)),
-            Ok(bytes) => {
-                return match LeaseRecord::decode(&place, number, &bytes) {
-                    Ok(record) => Ok(Some(record)),
-                    Err(Error::Invalid(what)) => Err(Error::Corrupt {
-                        position: Position::default(),
-                        what: format!(
-                            "{what}; without it nobody knows how long its owner may go on: when that one is surely dead, remove the file"
-                        ),
-                    }),
-                    Err(error) => Err(error),
-                };
-            }
+        // Renewed, and removed since, if it is not there.
+        if let Some(record) = read_record(directory, number).await? {
+            return Ok(Some(record));
         }
     }
     Err(Error::InUse {
-        place,
+        place: directory.name(),
         by: "an owner that renews its lease faster than it can be read".to_owned(),
     })
+}
+
+/// What a number says; `None` if it is not there.
+async fn read_record(directory: &dyn Directory, number: u64) -> Result<Option<LeaseRecord>, Error> {
+    let place = directory.name();
+    let name = Name::Lease(number).to_string();
+    let bytes = match read(directory, &name, 0, FILE_BYTES).await {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(|e| failed("read a lease in", &place, e))?,
+    };
+    match LeaseRecord::decode(&place, number, &bytes) {
+        Err(Error::Invalid(what)) => Err(Error::Corrupt {
+            position: Position::default(),
+            what: format!(
+                "{what}; without it nobody knows how long its owner may go on: when that one is surely dead, remove the file"
+            ),
+        }),
+        result => result.map(Some),
+    }
+}
+
+/// Whether another holder is known to have come after `newest`. Asks for names: a list may be old.
+async fn is_taken(directory: &dyn Directory, newest: &LeaseRecord) -> bool {
+    for number in (newest.number..).take(LINK_TRIES as usize) {
+        match read_record(directory, number).await {
+            // The own number, or one that this opening made and does not know of.
+            Ok(Some(held)) if held.nonce == newest.nonce => {}
+            Ok(Some(_)) => return true,
+            // Only a later holder removes the number that it follows.
+            Ok(None) => return number == newest.number,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// The numbers that are there, ascending.

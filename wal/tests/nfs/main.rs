@@ -4,9 +4,4 @@
 
 mod crash;
 mod damage;
-#[path = "../support/records.rs"]
-mod records;
-mod runtime;
-mod support;
-mod sweep;
-mod zombies;
+mod lag;

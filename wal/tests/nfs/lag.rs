@@ -1,0 +1,108 @@
+//! Looks that are older than what they are used for: a clock that counts time in which the machine slept, and lists that lag behind.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use wal::{
+    Error,
+    nfs::Directory,
+    testing::{ModelDirectory, ModelHost, RuntimeClock},
+};
+
+use crate::support::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_millis(200);
+
+async fn newest_lease(host: &ModelHost) -> String {
+    let names = host.list().await.unwrap();
+    let leases = names.into_iter().filter(|n| n.starts_with("lease."));
+    leases.max().unwrap()
+}
+
+#[test]
+fn what_was_durable_before_the_machine_slept_is_acknowledged_after_a_new_number_and_not_before() {
+    let mut slept_before_the_answer = 0;
+    // The moments of one write: before it is done, and before its answer is heard.
+    for asleep in 0..4 {
+        run(async {
+            let directory = ModelDirectory::default();
+            let (mut state, host) = (fresh(), directory.host());
+            let clock = RuntimeClock::default();
+            let log = log_on(&host).with_clock(Arc::new(clock.clone()));
+            let life = open(&log, &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            append(&*life.log, 0, 500).unwrap();
+            life.hear.until_durable(1).await;
+            sleep(SETTLED).await;
+            let before = newest_lease(&directory.host()).await;
+            host.pause_at(asleep);
+            append(&*life.log, 1, 500).unwrap();
+            sleep(SETTLED).await;
+            if !host.is_paused() {
+                return;
+            }
+            clock.slept(LEASE);
+            slept_before_the_answer += 1;
+            // No link is made: nothing shows that nobody took the directory.
+            host.resume();
+            host.pause_at(2);
+            sleep(SETTLED).await;
+            let made = newest_lease(&directory.host()).await > before;
+            assert!(
+                made || life.hear.count() == 1,
+                "acknowledged without a lease"
+            );
+            host.resume();
+            life.hear.until_durable(2).await;
+            assert!(newest_lease(&directory.host()).await > before);
+        });
+    }
+    assert!(slept_before_the_answer >= 2);
+}
+
+#[test]
+fn lists_that_lag_fence_no_owner() {
+    run(async {
+        let directory = ModelDirectory::<()>::default();
+        let (mut state, host) = (fresh(), directory.host());
+        let life = open(&log_on(&host), &state).await.unwrap();
+        let life = life.start(&mut state).await.unwrap();
+        host.lag_lists();
+        for record in 0..10 {
+            append(&*life.log, record, 500).unwrap();
+            life.hear.until_durable(record as usize + 1).await;
+            sleep(LEASE).await;
+        }
+        assert!(life.hear.heard().failed.is_none());
+    });
+}
+
+#[test]
+fn a_taker_whose_lists_lag_is_refused_after_a_while_and_takes_nothing() {
+    for renewals in [1, 2, 5] {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let (mut state, host) = (fresh(), directory.host());
+            let life = open(&log_on(&host), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            let late = directory.host();
+            late.lag_lists();
+            for record in 0..=renewals {
+                append(&*life.log, record, 500).unwrap();
+                life.hear.until_durable(record as usize + 1).await;
+                sleep(LEASE).await;
+            }
+            grant_next(&mut state);
+            let refused = open(&log_on(&late), &state).await.err();
+            assert!(
+                matches!(refused, Some(Error::InUse { .. })),
+                "{renewals}: {refused:?}"
+            );
+            append(&*life.log, 50, 500).unwrap();
+            life.hear.until_durable(renewals as usize + 2).await;
+            let taken = open(&log_on(&directory.host()), &state).await.unwrap();
+            assert_eq!(taken.back, heard(&life.hear));
+        });
+    }
+}
