@@ -5,3 +5,9 @@
 mod crash;
 mod damage;
 mod lag;
+#[path = "../support/records.rs"]
+mod records;
+mod runtime;
+mod support;
+mod sweep;
+mod zombies;
