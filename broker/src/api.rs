@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::{error::ResponseError, messages::ApiKey, protocol::Decodable};
 use s3stream::ErrorKind;
+use segment_adapter::Isolation;
 use tokio::sync::watch;
 
 use crate::{
@@ -28,6 +29,8 @@ mod metadata;
 mod produce;
 
 pub(crate) use api_versions::unsupported_version;
+
+const READ_COMMITTED: i8 = 1;
 
 /// The connection that a request came on.
 #[derive(Clone, Debug)]
@@ -116,6 +119,14 @@ fn check_epoch(leading: &Leading, believed: i32) -> Result<(), ResponseError> {
         older if older < leading.epoch => Err(ResponseError::FencedLeaderEpoch),
         newer if newer > leading.epoch => Err(ResponseError::UnknownLeaderEpoch),
         _ => Ok(()),
+    }
+}
+
+/// What the reader of a request sees.
+fn isolation(level: i8) -> Isolation {
+    match level {
+        READ_COMMITTED => Isolation::TxnCommitted,
+        _ => Isolation::HighWatermark,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use s3stream::{Engine, Stream};
-use segment_adapter::{BatchBuilder, Codec, KafkaLog, LogConfig, LogError, WallClock};
+use segment_adapter::{BatchBuilder, Codec, Isolation, KafkaLog, LogConfig, LogError, WallClock};
 
 /// Records of one input: more would only make each slower.
 const RECORDS_MAX: usize = 64;
@@ -142,7 +142,8 @@ async fn check(streams: Vec<Stream>) {
     assert!(offsets.log_start <= offsets.hw && offsets.hw <= offsets.leo);
     let starts = log.epoch_starts();
     assert!(starts.is_sorted_by(|a, b| a.epoch < b.epoch && a.start < b.start));
-    if let Ok(read) = log.read(offsets.log_start, 1 << 20, true).await {
+    let committed = Isolation::TxnCommitted;
+    if let Ok(read) = log.read(offsets.log_start, 1 << 20, true, committed).await {
         assert_eq!(read.offsets, offsets);
     }
     // In order, or refused: the edits may know the producer otherwise than the data.

@@ -1,7 +1,7 @@
 //! Building record batches: what a producer, a coordinator or a test sends.
 //!
 //! Offset deltas are dense from 0. A batch holds at least one record and at most what 31 bits of length can say.
-//! It does not choose when a batch is full, and it builds no control batches.
+//! It does not choose when a batch is full; control batches are `marker`'s.
 
 use std::io;
 
@@ -14,6 +14,7 @@ use crate::header::{Attributes, BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHe
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     codec: Codec,
+    attributes: Attributes,
     base_timestamp: Option<i64>,
     max_timestamp: i64,
     count: i32,
@@ -29,6 +30,7 @@ impl BatchBuilder {
     pub fn new(codec: Codec) -> Self {
         Self {
             codec,
+            attributes: Attributes::new(codec as i16),
             base_timestamp: None,
             max_timestamp: -1,
             count: 0,
@@ -46,6 +48,20 @@ impl BatchBuilder {
         self.producer_id = id;
         self.producer_epoch = epoch;
         self.base_sequence = base_sequence;
+        self
+    }
+
+    /// Makes it a part of its producer's transaction.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.attributes = self.attributes.with_transactional();
+        self
+    }
+
+    /// Makes it a control batch.
+    #[must_use]
+    pub(crate) fn control(mut self) -> Self {
+        self.attributes = self.attributes.with_control();
         self
     }
 
@@ -99,7 +115,7 @@ impl BatchBuilder {
                 .map_err(|_| invalid("the batch is longer than 2 GiB"))?,
             partition_leader_epoch: -1,
             crc: 0,
-            attributes: Attributes::new(self.codec as i16),
+            attributes: self.attributes,
             last_offset_delta: self.count - 1,
             base_timestamp,
             max_timestamp: self.max_timestamp,

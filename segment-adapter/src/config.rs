@@ -48,8 +48,13 @@ pub struct LogConfig {
     /// `producer.id.expiration.ms`: a producer is forgotten when its newest timestamp is this old. Default 1 day.
     pub producer_expiration_ms: i64,
     /// The most producers that are remembered; past it the one that has been silent for longest is forgotten. Each takes
-    /// about 300 bytes of memory. Default 10,000.
+    /// about 300 bytes of memory. So many transactions may be open at one time. Default 10,000.
     pub producers_max: usize,
+    /// `transaction.partition.verification.enable`: whether a transaction must have been verified with its coordinator to
+    /// begin here. Default true.
+    pub verify_transactions: bool,
+    /// `transaction.max.timeout.ms`: after this and five minutes an open transaction is late. Default 15 minutes.
+    pub transaction_timeout_max_ms: i64,
     /// After how many bytes of batches a time index entry is kept. Default 4 MiB. A look-up by time and a reopening
     /// after a crash read about this much; smaller costs memory and metadata.
     pub index_interval_bytes: u64,
@@ -73,6 +78,8 @@ impl Default for LogConfig {
             timestamp_after_max_ms: HOUR_MS,
             producer_expiration_ms: DAY_MS,
             producers_max: 10_000,
+            verify_transactions: true,
+            transaction_timeout_max_ms: 15 * 60 * 1000,
             index_interval_bytes: 4 * MIB,
         }
     }
@@ -118,6 +125,10 @@ impl LogConfig {
             "producer.id.expiration.ms is below 1",
         );
         check(self.producers_max >= 1, "the limit on producers is below 1");
+        check(
+            self.transaction_timeout_max_ms >= 1,
+            "transaction.max.timeout.ms is below 1",
+        );
         check(
             self.index_interval_bytes >= 4096,
             "the index interval is below 4096 bytes",

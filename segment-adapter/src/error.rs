@@ -92,7 +92,7 @@ pub enum LogError {
     /// The codec bits name no codec.
     #[error("compression codec {0} is unknown")]
     UnsupportedCompression(u8),
-    /// The batch uses what this log does not serve: an old format, a transaction.
+    /// The batch uses what this log does not serve: an old format.
     #[error("unsupported batch: {0}")]
     UnsupportedFormat(String),
     /// The compressed records cannot be decompressed although the checksum is right.
@@ -149,6 +149,47 @@ pub enum LogError {
         /// The newest that is known.
         current: i16,
     },
+    /// The batch, or what it comes with, does not go with the state of its producer's transaction.
+    #[error("producer {producer_id}: {reason}")]
+    InvalidTxnState {
+        /// The producer.
+        producer_id: i64,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A newer transaction coordinator has written a marker for this producer.
+    #[error(
+        "coordinator epoch {epoch} for producer {producer_id} is old, the newest known is {current}"
+    )]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The epoch in the marker.
+        epoch: i32,
+        /// The newest that is known.
+        current: i32,
+    },
+    /// A marker was appended without its transaction version: the caller is at fault.
+    #[error("a marker needs a transaction version")]
+    NoTransactionVersion,
+    /// What a follower got begins below the log end; a follower acts on it, no client sees it.
+    #[error("offsets {first}..={last} begin below the log end {leo}")]
+    UnexpectedAppendOffset {
+        /// The first offset of the append.
+        first: i64,
+        /// The last offset of its first batch.
+        last: i64,
+        /// The log end.
+        leo: i64,
+    },
+    /// The batches that a follower got do not ascend; no client sees it.
+    #[error("a batch at offset {offset} follows one that ends at {last}")]
+    OffsetsOutOfOrder {
+        /// The base offset of the batch that is out of order.
+        offset: i64,
+        /// The last offset before it.
+        last: i64,
+    },
     /// A leader epoch or its start is negative: the caller is at fault.
     #[error("leader epoch {epoch} at offset {start} cannot be")]
     InvalidEpoch {
@@ -169,6 +210,9 @@ pub enum LogError {
     /// The topic's policy does not allow the call.
     #[error("policy violation: {0}")]
     PolicyViolation(String),
+    /// Something else has to end first; nothing was done. Worth a retry.
+    #[error("not now: {0}")]
+    Busy(String),
     /// The engine has no room for the append now; nothing was appended. Worth a retry.
     #[error("no room for the append: {0}")]
     Overloaded(#[source] s3stream::Error),
@@ -178,12 +222,16 @@ impl LogError {
     /// The error code of the Kafka protocol.
     pub fn code(&self) -> i16 {
         match self {
-            Self::Undecodable { .. } | Self::InvalidEpoch { .. } => -1,
+            Self::Undecodable { .. }
+            | Self::InvalidEpoch { .. }
+            | Self::NoTransactionVersion
+            | Self::UnexpectedAppendOffset { .. }
+            | Self::OffsetsOutOfOrder { .. } => -1,
             Self::OffsetOutOfRange { .. } => 1,
             Self::Corrupt(_) => 2,
             Self::Deleted => 3,
             Self::NotLeader(_) => 6,
-            Self::Overloaded(_) => 7,
+            Self::Overloaded(_) | Self::Busy(_) => 7,
             Self::MessageTooLarge { .. } => 10,
             Self::BatchTooLarge { .. } => 18,
             Self::InvalidTimestamp { .. } => 32,
@@ -192,6 +240,8 @@ impl LogError {
             Self::PolicyViolation(_) => 44,
             Self::OutOfOrderSequence { .. } => 45,
             Self::InvalidProducerEpoch { .. } => 47,
+            Self::InvalidTxnState { .. } => 48,
+            Self::CoordinatorFenced { .. } => 52,
             Self::Storage(_) | Self::StoredState(_) | Self::Closed => 56,
             Self::UnsupportedCompression(_) => 76,
             Self::InvalidRecord { .. } => 87,

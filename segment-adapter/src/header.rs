@@ -79,6 +79,14 @@ impl Attributes {
         Self(self.0 | Self::LOG_APPEND_TIME)
     }
 
+    pub(crate) const fn with_transactional(self) -> Self {
+        Self(self.0 | Self::TRANSACTIONAL)
+    }
+
+    pub(crate) const fn with_control(self) -> Self {
+        Self(self.0 | Self::CONTROL)
+    }
+
     pub(crate) const fn with_codec(self, codec: Codec) -> Self {
         Self(self.0 & !Self::CODEC | codec as i16)
     }
@@ -165,6 +173,11 @@ impl BatchHeader {
     pub fn last_offset(&self) -> i64 {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))
+    }
+
+    /// Size of the batch, header included.
+    pub(crate) fn size(&self) -> u64 {
+        self.batch_length as u64 + BATCH_LENGTH_OVERHEAD as u64
     }
 
     /// The timestamp of a record with this delta, as every Kafka client computes it (wrapping).

@@ -3,16 +3,17 @@
 //! A [`KafkaLog`] is the log of one partition, on the two streams of one group: batches in one, the list of segments
 //! in the other. It checks what producers send as a Kafka leader does, gives out offsets, reads back stored bytes as
 //! they are, finds offsets by time, rolls segments and deletes old ones. A batch that an idempotent producer sends again
-//! is answered and not written again. What is acknowledged survives the process.
+//! is answered and not written again; transactions and their markers are followed, and a reader of committed data is told
+//! what was aborted. What is acknowledged survives the process.
 //!
-//! It is not a broker: no topics, no requests, no groups of consumers. Transactions, followers and compaction are not
-//! served yet; batches that need them are refused.
+//! It is not a broker: no topics, no requests, no groups of consumers, no coordinator of transactions. Followers and
+//! compaction are not served yet.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
 //! use s3stream::Engine;
-//! use segment_adapter::{BatchBuilder, Codec, KafkaLog, LogConfig, WallClock};
+//! use segment_adapter::{BatchBuilder, Codec, Isolation, KafkaLog, LogConfig, WallClock};
 //!
 //! struct NoClock;
 //! impl WallClock for NoClock {
@@ -34,12 +35,13 @@
 //! assert_eq!(append.info.first_offset, 0);
 //! append.durable().await?;
 //!
-//! let read = log.read(0, 1 << 20, true).await?;
+//! let read = log.read(0, 1 << 20, true, Isolation::HighWatermark).await?;
 //! assert_eq!((read.records.len(), read.offsets.hw), (1, 1));
 //! # Ok(())
 //! # }
 //! ```
 
+mod aborted;
 mod batch;
 mod builder;
 mod compress;
@@ -48,11 +50,13 @@ mod epochs;
 mod error;
 mod header;
 mod log;
+mod marker;
 mod position;
 mod producers;
 mod record;
 mod summary;
 mod validate;
+mod verification;
 
 pub use batch::{Batch, Batches};
 pub use builder::BatchBuilder;
@@ -61,7 +65,11 @@ pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochStart};
 pub use error::{LogError, RECORD_ERRORS_MAX, RecordError, RecordFault};
 pub use header::{Attributes, BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, TimestampType};
-pub use log::{AppendHandle, KafkaLog, WallClock};
-pub use position::{AppendInfo, FetchData, Offsets, TimestampOffset, TimestampSpec};
+pub use log::{AppendHandle, EndTxn, KafkaLog, WallClock};
+pub use position::{
+    AbortedTxn, ActiveProducer, AppendInfo, AppendOptions, FetchData, Isolation, Offsets, Origin,
+    TimestampOffset, TimestampSpec, TransactionVersion,
+};
 pub use record::RecordHead;
 pub use validate::{Validated, validate_as_leader};
+pub use verification::Guard;

@@ -1,10 +1,9 @@
 //! One partition's log: a leader's appends with offsets given out in order, on two streams of one group (K3).
 //!
-//! `log_start <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are given
-//! out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
-//! log: every later call fails with the first error until the log is opened again. It knows nothing of topics,
-//! requests, followers, transactions or compaction, and it runs nothing by itself: the owner calls
-//! [`KafkaLog::delete_old_segments`] now and then.
+//! `log_start <= lso <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are
+//! given out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
+//! log: every later call fails with the first error until the log is opened again. It knows nothing of topics, requests
+//! or compaction, and it runs nothing by itself: the owner calls [`KafkaLog::delete_old_segments`] now and then.
 
 mod append;
 mod epochs;
@@ -12,6 +11,7 @@ mod open;
 mod read;
 mod retention;
 mod times;
+mod transactions;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use s3stream::Stream;
 use s3stream::segment::{Segment, SegmentLog};
 
 pub use append::AppendHandle;
+pub use transactions::EndTxn;
 
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
@@ -29,6 +30,7 @@ use crate::error::LogError;
 use crate::position::Offsets;
 use crate::producers::Producers;
 use crate::summary::{IndexEntry, Note, Sealed, Summary};
+use crate::verification::Verifications;
 
 /// The clock of the broker: what timestamps are compared with and taken from.
 pub trait WallClock: Send + Sync {
@@ -47,8 +49,10 @@ struct Shared {
     log: SegmentLog,
     clock: Arc<dyn WallClock>,
     state: Mutex<State>,
-    /// Retention and record deletion exclude each other.
+    /// Retention, record deletion and truncation exclude one another.
     maintenance: tokio::sync::Mutex<()>,
+    /// Told when the log start has moved: with it the last stable offset may.
+    start_moved: tokio::sync::Notify,
 }
 
 struct State {
@@ -64,6 +68,7 @@ struct State {
     epoch_notes: usize,
     /// What is not durable included. The meta stream has what they were at the last note or roll.
     producers: Producers,
+    verifications: Verifications,
     life: Life,
 }
 
@@ -96,10 +101,17 @@ impl KafkaLog {
 
     /// Where the log is, at one moment.
     pub fn offsets(&self) -> Offsets {
+        self.offsets_in(&mut self.shared.state.lock())
+    }
+
+    fn offsets_in(&self, state: &mut State) -> Offsets {
         let bounds = self.shared.log.bounds();
+        let (log_start, hw) = (bounds.start as i64, bounds.confirm as i64);
+        let unstable = state.producers.first_unstable(hw).unwrap_or(hw);
         Offsets {
-            log_start: bounds.start as i64,
-            hw: bounds.confirm as i64,
+            log_start,
+            lso: unstable.clamp(log_start, hw),
+            hw,
             leo: bounds.next as i64,
         }
     }
@@ -136,8 +148,10 @@ impl KafkaLog {
             }
             let summary = state.active.clone();
             let change = state.producers.encode_changed();
-            let quiet =
-                summary.bytes == state.noted_bytes && change.is_none() && self.offsets_are_equal();
+            let bounds = self.shared.log.bounds();
+            let quiet = summary.bytes == state.noted_bytes
+                && change.is_none()
+                && bounds.confirm == bounds.next;
             state.life = Life::Closed;
             if quiet {
                 None
@@ -161,11 +175,6 @@ impl KafkaLog {
                 .await
                 .map_err(|error| self.failed(error)),
         }
-    }
-
-    fn offsets_are_equal(&self) -> bool {
-        let offsets = self.offsets();
-        offsets.hw == offsets.leo
     }
 
     /// From now on every call answers `Deleted`. Destroying the streams is the owner's.

@@ -2,15 +2,100 @@
 
 use bytes::Bytes;
 
-/// Where a log is: `log_start <= hw <= leo`.
+use crate::verification::Guard;
+
+/// Where a log is: `log_start <= lso <= hw <= leo`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
     /// The first offset that can be read.
     pub log_start: i64,
+    /// Last stable offset: no transaction is open or undecided below it (floored at the log start).
+    pub lso: i64,
     /// High watermark: one past the last offset that is durable and readable (K2).
     pub hw: i64,
     /// Log end offset: what the next record will get.
     pub leo: i64,
+}
+
+/// How far a reader sees. What is not durable is nobody's, so a follower sees as far as a reader does (K2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// All there is to copy: a follower's reads.
+    LogEnd,
+    /// Below the high watermark, whatever becomes of its transactions: "read uncommitted".
+    #[default]
+    HighWatermark,
+    /// Below the last stable offset, with the aborted transactions named: "read committed".
+    TxnCommitted,
+}
+
+impl Offsets {
+    /// Where a reader's sight ends.
+    pub fn bound(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::LogEnd | Isolation::HighWatermark => self.hw,
+            Isolation::TxnCommitted => self.lso,
+        }
+    }
+}
+
+/// Who makes an append as leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Origin {
+    /// A producer: everything is checked.
+    #[default]
+    Client,
+    /// A coordinator of groups or transactions: no sequences, and it may write markers.
+    Coordinator,
+}
+
+/// The feature level `transaction.version` that a transaction is under. 0 and 1 do not differ here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransactionVersion {
+    /// Before flexible records of the coordinator.
+    V0,
+    /// The epoch of a producer stays over its transactions.
+    V1,
+    /// The epoch of a producer rises with each transaction; a marker carries the next one (KIP-890).
+    V2,
+}
+
+/// What an append as leader comes with besides its records.
+#[derive(Clone, Debug, Default)]
+pub struct AppendOptions {
+    /// Who appends.
+    pub origin: Origin,
+    /// Of the verification that was started for a transaction that may begin with this batch.
+    pub guard: Guard,
+    /// Needed for a marker.
+    pub version: Option<TransactionVersion>,
+}
+
+/// A producer as the log knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The last sequence of its last batch in this epoch, -1 for none.
+    pub last_sequence: i32,
+    /// The largest timestamp of its last batch or marker, -1 for none.
+    pub last_timestamp: i64,
+    /// The epoch of the coordinator that wrote its last marker, -1 for none.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins, -1 for none.
+    pub txn_first_offset: i64,
+}
+
+/// A transaction that was aborted, as a reader is told: from this offset on, to the next abort marker of the producer, its
+/// transactional batches do not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AbortedTxn {
+    /// The producer.
+    pub producer_id: i64,
+    /// The first offset of the transaction.
+    pub first_offset: i64,
 }
 
 /// What an append did.
@@ -39,6 +124,8 @@ pub struct FetchData {
     pub records: Vec<Bytes>,
     /// Where the log was before the read.
     pub offsets: Offsets,
+    /// For a reader of committed data, the aborted transactions of what it got, and perhaps others near by.
+    pub aborted: Option<Vec<AbortedTxn>>,
 }
 
 /// What to look for in [`KafkaLog::fetch_offset_for_timestamp`](crate::KafkaLog::fetch_offset_for_timestamp).
@@ -46,7 +133,7 @@ pub struct FetchData {
 pub enum TimestampSpec {
     /// The log start offset.
     Earliest,
-    /// The high watermark.
+    /// Where a reader's sight ends.
     Latest,
     /// The first record with the largest timestamp.
     MaxTimestamp,

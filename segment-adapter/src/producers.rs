@@ -1,278 +1,214 @@
-//! What a log remembers of its producers, so that a batch that is sent again is not written again.
+//! What a log remembers of its producers: their last batches, so that one that is sent again is not written again, and
+//! their transactions.
 //!
-//! Per producer id: its epoch and its last [`BATCHES_MAX`] batches of that epoch. At most so many producers as the
-//! settings say; past that the one that has been silent for longest in offsets is forgotten, and after a time every
-//! silent one is. Who is not remembered may go on with any sequence, as in Kafka. `docs/format.md` §producers.
+//! Per producer id: its epoch, its last [`BATCHES_MAX`] batches of that epoch and where its open transaction begins. At
+//! most so many producers as the settings say; past that the one that has been silent for longest in offsets is
+//! forgotten, and after a time every silent one is, but none with an open transaction. Who is not remembered may go on
+//! with any sequence, as in Kafka. `docs/format.md` §producers.
 //!
-//! It is a function of the batches of the log alone. Nothing here waits for durability: that is the log's (K2).
+//! It is a function of the batches of the log alone, up to its end. Nothing here waits for durability: that is the
+//! log's (K2), which says how far it has come when it asks for what is stable.
+
+mod codec;
+mod producer;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::{Buf, BufMut, Bytes};
-
-use crate::error::LogError;
+use crate::aborted::{Aborted, AbortedTransactions};
+use crate::batch::Batch;
 use crate::header::BatchHeader;
+use crate::marker::Marker;
+use crate::position::{AbortedTxn, ActiveProducer};
+
+pub(crate) use producer::Produced;
+use producer::Producer;
+pub(crate) use rules::Request;
 
 /// How many batches of a producer are remembered: as many as a client has in flight.
 pub(crate) const BATCHES_MAX: usize = 5;
 
-const VERSION: u8 = 1;
-const PRODUCER_LEN: usize = 8 + 2 + 1;
-const BATCH_LEN: usize = 4 + 8 + 4 + 8;
-const _: () = assert!(PRODUCER_LEN == 11 && BATCH_LEN == 24);
-
-/// A batch that was appended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Produced {
-    last_sequence: i32,
-    pub(crate) last_offset: i64,
-    /// Last offset less first offset, and last sequence less first sequence.
-    offset_delta: i32,
-    pub(crate) timestamp: i64,
+/// A batch of the log, as far as producers are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) header: &'a BatchHeader,
+    pub(crate) marker: Option<Marker>,
 }
 
-impl Produced {
-    fn new(header: &BatchHeader) -> Self {
+impl<'a> Entry<'a> {
+    pub(crate) fn of(batch: &'a Batch) -> Self {
+        Self::new(batch.header(), &batch.records())
+    }
+
+    pub(crate) fn new(header: &'a BatchHeader, records: &[u8]) -> Self {
         Self {
-            last_sequence: sequence_after(header.base_sequence, header.last_offset_delta),
-            last_offset: header.last_offset(),
-            offset_delta: header.last_offset_delta,
-            timestamp: header.max_timestamp,
+            header,
+            marker: Marker::of(header, records),
         }
     }
 
-    pub(crate) fn first_offset(&self) -> i64 {
-        self.last_offset - i64::from(self.offset_delta)
+    /// Neither somebody's batch nor somebody's marker.
+    fn is_nobodys(&self) -> bool {
+        let empty = self.header.attributes.is_control() && self.marker.is_none();
+        self.header.producer_id < 0 || empty
     }
-
-    fn is_repeated_by(&self, header: &BatchHeader) -> bool {
-        // The same length and the same end are the same beginning, wherever the sequence wrapped.
-        self.offset_delta == header.last_offset_delta
-            && self.last_sequence == sequence_after(header.base_sequence, header.last_offset_delta)
-    }
-}
-
-/// Sequences count from 0 to 2³¹ − 1 and begin again.
-fn sequence_after(sequence: i32, delta: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(delta)) & i64::from(i32::MAX)) as i32
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Producer {
-    epoch: i16,
-    /// Oldest first, of this epoch; never empty.
-    batches: VecDeque<Produced>,
 }
 
 /// The producers of a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Producers {
+    /// One past the last offset that was taken in.
+    end: i64,
     known: BTreeMap<i64, Producer>,
-    /// Producer ids by the last offset of each: the first has been silent for longest.
-    by_offset: BTreeMap<i64, i64>,
-    /// Those that have changed since [`Self::set_kept`].
+    /// Ids of those without an open transaction by the last offset of each: the first has been silent for longest.
+    silent: BTreeMap<i64, i64>,
+    /// Ids of those with one, by where it begins.
+    open: BTreeMap<i64, i64>,
+    /// Those that have changed since [`Self::set_kept`]; one that is not known was forgotten.
     changed: BTreeSet<i64>,
+    aborted: AbortedTransactions,
+    /// First and last offset of the transactions whose marker may not be durable, by the latter.
+    ending: VecDeque<(i64, i64)>,
 }
 
 impl Producers {
-    /// Whether a batch may be appended, or is one that was: then that one.
-    pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Produced>, LogError> {
-        let Some(producer) = self.known.get(&header.producer_id) else {
-            return Ok(None);
-        };
-        let same_epoch = header.producer_epoch == producer.epoch;
-        if same_epoch
-            && let Some(original) = producer
-                .batches
-                .iter()
-                .find(|batch| batch.is_repeated_by(header))
-        {
-            return Ok(Some(*original));
-        }
-        if header.producer_epoch < producer.epoch {
-            return Err(LogError::InvalidProducerEpoch {
-                producer_id: header.producer_id,
-                epoch: header.producer_epoch,
-                current: producer.epoch,
-            });
-        }
-        let expected = match producer.batches.back() {
-            Some(last) if same_epoch => sequence_after(last.last_sequence, 1),
-            _ => 0,
-        };
-        if header.base_sequence != expected {
-            return Err(LogError::OutOfOrderSequence {
-                producer_id: header.producer_id,
-                epoch: header.producer_epoch,
-                sequence: header.base_sequence,
-                expected,
-            });
-        }
-        Ok(None)
-    }
-
     /// Takes in a batch of the log; one that is known already changes nothing.
-    pub(crate) fn add(&mut self, header: &BatchHeader, max: usize) {
-        if header.producer_id < 0 {
+    pub(crate) fn add(&mut self, entry: &Entry, max: usize) {
+        let header = entry.header;
+        let last_offset = header.last_offset();
+        if last_offset < self.end {
             return;
         }
-        let producer = self
-            .known
-            .entry(header.producer_id)
-            .or_insert_with(|| Producer {
-                epoch: header.producer_epoch,
-                batches: VecDeque::with_capacity(BATCHES_MAX),
-            });
-        if let Some(last) = producer.batches.back() {
-            if last.last_offset >= header.last_offset() {
-                return;
+        self.end = last_offset.saturating_add(1);
+        if entry.is_nobodys() {
+            return;
+        }
+        let id = header.producer_id;
+        let known = self.take_out(id);
+        let mut producer = known.unwrap_or_else(|| Producer::new(header.producer_epoch));
+        if let Some(ended) = producer.add(entry) {
+            self.ending.push_back((ended.first_offset, last_offset));
+            if !ended.committed {
+                let stable_offset = self.first_undecided().unwrap_or(self.end);
+                let known = self.aborted.push(Aborted {
+                    producer_id: id,
+                    first_offset: ended.first_offset,
+                    last_offset,
+                    stable_offset,
+                });
+                debug_assert!(known, "offsets ascend");
             }
-            self.by_offset.remove(&last.last_offset);
         }
-        if producer.epoch != header.producer_epoch {
-            producer.epoch = header.producer_epoch;
-            producer.batches.clear();
-        }
-        if producer.batches.len() == BATCHES_MAX {
-            producer.batches.pop_front();
-        }
-        producer.batches.push_back(Produced::new(header));
-        self.by_offset
-            .insert(header.last_offset(), header.producer_id);
-        self.changed.insert(header.producer_id);
+        self.put_in(id, producer);
+        self.changed.insert(id);
         self.forget_down_to(max);
+    }
+
+    fn take_out(&mut self, id: i64) -> Option<Producer> {
+        let producer = self.known.remove(&id)?;
+        match producer.txn_first_offset {
+            Some(first_offset) => self.open.remove(&first_offset),
+            None => self.silent.remove(&producer.last_offset),
+        };
+        Some(producer)
+    }
+
+    /// Gives the producer that is at the same place, which no log has.
+    fn put_in(&mut self, id: i64, producer: Producer) -> Option<i64> {
+        let other = match producer.txn_first_offset {
+            Some(first_offset) => self.open.insert(first_offset, id),
+            None => self.silent.insert(producer.last_offset, id),
+        };
+        self.known.insert(id, producer);
+        other
     }
 
     pub(crate) fn forget_down_to(&mut self, max: usize) {
         while self.known.len() > max {
-            let Some((_, silent)) = self.by_offset.pop_first() else {
+            let Some((_, silent)) = self.silent.pop_first() else {
                 return;
             };
+            // One that has changed stays among the changes: else what is kept of it, an open transaction even, would
+            // come back. One that has not comes back as it is, and is forgotten again.
             self.known.remove(&silent);
-            self.changed.remove(&silent);
         }
     }
 
-    /// Forgets who has been silent for so long.
+    /// Forgets who has been silent for so long and has no open transaction.
     pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
-        let silent: Vec<i64> = self
-            .known
-            .iter()
-            .filter(|(_, producer)| {
-                let last = producer.batches.back();
-                last.is_none_or(|last| now_ms.saturating_sub(last.timestamp) >= after_ms)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in silent {
-            self.forget(id);
-        }
-    }
-
-    fn forget(&mut self, id: i64) {
-        let last = self.known.remove(&id);
-        if let Some(last) = last.as_ref().and_then(|producer| producer.batches.back()) {
-            self.by_offset.remove(&last.last_offset);
-        }
-        self.changed.remove(&id);
-    }
-
-    /// How many have changed since [`Self::set_kept`].
-    pub(crate) fn changed(&self) -> usize {
-        self.changed.len()
-    }
-
-    /// What has changed, if anything has.
-    pub(crate) fn encode_changed(&self) -> Option<Bytes> {
-        let changed = self.changed.iter();
-        let changed = changed.filter_map(|id| Some((id, self.known.get(id)?)));
-        (!self.changed.is_empty()).then(|| encode(changed))
-    }
-
-    /// What was encoded as changed is in the meta stream.
-    pub(crate) fn set_kept(&mut self) {
-        self.changed.clear();
-    }
-
-    /// All of it.
-    pub(crate) fn encode(&self) -> Bytes {
-        if self.known.is_empty() {
-            return Bytes::new();
-        }
-        encode(self.known.iter())
-    }
-
-    /// Takes in what [`Self::encode`] or [`Self::encode_changed`] gave.
-    pub(crate) fn apply(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        let Some((version, mut rest)) = bytes.split_first() else {
-            return Ok(());
+        let is_over = |id: &i64| {
+            let last = self.known.get(id).map(|producer| producer.last_timestamp);
+            last.is_none_or(|last| now_ms.saturating_sub(last) >= after_ms)
         };
-        if *version != VERSION {
-            return Err(LogError::StoredState(format!(
-                "producers of version {version}, known is {VERSION}"
-            )));
+        let over: Vec<i64> = self.silent.values().copied().filter(is_over).collect();
+        for id in over {
+            self.take_out(id);
         }
-        while !rest.is_empty() {
-            let (id, producer) = take(&mut rest)?;
-            self.forget(id);
-            let last = producer.batches.back().map(|last| last.last_offset);
-            if let Some(other) = last.and_then(|last| self.by_offset.insert(last, id)) {
-                return Err(LogError::StoredState(format!(
-                    "producers {id} and {other} share a batch"
-                )));
-            }
-            self.known.insert(id, producer);
-        }
-        Ok(())
     }
-}
 
-fn encode<'a>(producers: impl Iterator<Item = (&'a i64, &'a Producer)>) -> Bytes {
-    let mut out = vec![VERSION];
-    for (id, producer) in producers {
-        out.put_i64(*id);
-        out.put_i16(producer.epoch);
-        out.put_u8(producer.batches.len() as u8);
-        for batch in &producer.batches {
-            out.put_i32(batch.last_sequence);
-            out.put_i64(batch.last_offset);
-            out.put_i32(batch.offset_delta);
-            out.put_i64(batch.timestamp);
-        }
+    /// One past the last offset that was taken in.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
     }
-    out.into()
-}
 
-fn take(rest: &mut &[u8]) -> Result<(i64, Producer), LogError> {
-    let wrong = |what: &str, id: i64| LogError::StoredState(format!("producer {id}: {what}"));
-    if rest.len() < PRODUCER_LEN {
-        return Err(wrong("cut off", -1));
+    /// Whether an open transaction of this epoch goes on.
+    pub(crate) fn has_open_txn(&self, id: i64, epoch: i16) -> bool {
+        let known = self.known.get(&id);
+        known.is_some_and(|known| known.epoch == epoch && known.has_open_txn())
     }
-    let (id, epoch, count) = (rest.get_i64(), rest.get_i16(), usize::from(rest.get_u8()));
-    if id < 0 || !(1..=BATCHES_MAX).contains(&count) {
-        return Err(wrong(&format!("{count} batches"), id));
+
+    /// The epoch of a producer.
+    pub(crate) fn epoch(&self, id: i64) -> Option<i16> {
+        Some(self.known.get(&id)?.epoch)
     }
-    if rest.len() < count * BATCH_LEN {
-        return Err(wrong("its batches are cut off", id));
+
+    /// Where the oldest open transaction begins.
+    fn first_undecided(&self) -> Option<i64> {
+        self.open.first_key_value().map(|(first, _)| *first)
     }
-    let mut batches = VecDeque::with_capacity(BATCHES_MAX);
-    let mut end = 0;
-    for _ in 0..count {
-        let batch = Produced {
-            last_sequence: rest.get_i32(),
-            last_offset: rest.get_i64(),
-            offset_delta: rest.get_i32(),
-            timestamp: rest.get_i64(),
-        };
-        let first = batch.last_offset.checked_sub(i64::from(batch.offset_delta));
-        let fits = batch.last_sequence >= 0 && batch.offset_delta >= 0;
-        if !fits || first.is_none_or(|first| first < end) || batch.last_offset == i64::MAX {
-            return Err(wrong("its batches do not follow each other", id));
+
+    /// The newest time of the producer whose open transaction is the oldest.
+    pub(crate) fn oldest_open_timestamp(&self) -> Option<i64> {
+        let (_, id) = self.open.first_key_value()?;
+        Some(self.known.get(id)?.last_timestamp)
+    }
+
+    /// The first offset of a transaction that is open, or whose end is not below the high watermark.
+    pub(crate) fn first_unstable(&mut self, hw: i64) -> Option<i64> {
+        while self.ending.front().is_some_and(|(_, last)| *last < hw) {
+            self.ending.pop_front();
         }
-        end = batch.last_offset + 1;
-        batches.push_back(batch);
+        let ending = self.ending.iter().map(|(first, _)| *first);
+        ending.chain(self.first_undecided()).min()
     }
-    Ok((id, Producer { epoch, batches }))
+
+    /// The aborted transactions that a reader of `start..end` needs.
+    pub(crate) fn aborted_within(&self, start: i64, end: i64) -> Vec<AbortedTxn> {
+        let within = self.aborted.within(start, end);
+        let told = within.map(|aborted| AbortedTxn {
+            producer_id: aborted.producer_id,
+            first_offset: aborted.first_offset,
+        });
+        told.collect()
+    }
+
+    /// The log starts at `start`: nobody reads what was aborted below.
+    pub(crate) fn forget_aborted_below(&mut self, start: i64) {
+        self.aborted.forget_below(start);
+    }
+
+    /// All of them, by id.
+    pub(crate) fn active(&self) -> Vec<ActiveProducer> {
+        let active = self.known.iter().map(|(id, producer)| ActiveProducer {
+            producer_id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.last_sequence().unwrap_or(-1),
+            last_timestamp: producer.last_timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            txn_first_offset: producer.txn_first_offset.unwrap_or(-1),
+        });
+        active.collect()
+    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,24 @@ pub(crate) fn renumbered(bytes: &[u8], count: i32) -> Result<Vec<u8>, LogError> 
     })
 }
 
+/// Key and value of the first of some uncompressed records; `None` if there is none with both.
+pub(crate) fn first_key_and_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = bytes;
+    let len = record_len(&mut rest).ok()?;
+    let mut body = rest.get(..len)?;
+    let _attributes = body.byte().ok()?;
+    varlong(&mut body).ok()?;
+    varint(&mut body).ok()?;
+    Some((field(&mut body)?, field(&mut body)?))
+}
+
+fn field<'a>(body: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(varint(body).ok()?).ok()?;
+    let (field, rest) = body.split_at_checked(len)?;
+    *body = rest;
+    Some(field)
+}
+
 enum Fault {
     Invalid(&'static str),
     Decode(DecodeFault),

@@ -1,4 +1,4 @@
-//! What a leader checks and sets before a client's batch goes into the log: Kafka's rules for format 2, in Kafka's order.
+//! What a leader checks and sets before a client's or coordinator's batch goes into the log: Kafka's rules for format 2, in Kafka's order.
 //!
 //! A batch that passes has dense offsets, a right checksum, records that are all readable, and timestamps the topic
 //! allows. Nothing is copied unless the topic wants another codec: the answer is a new header and the records as they
@@ -13,6 +13,9 @@ use crate::compress::{Codec, DecodeFault, RecompressLimits};
 use crate::config::LogConfig;
 use crate::error::{LogError, RECORD_ERRORS_MAX, RecordError, RecordFault};
 use crate::header::{BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, TimestampType};
+use crate::marker::Marker;
+use crate::position::Origin;
+use crate::producers::Entry;
 use crate::record::renumbered;
 
 /// A client's batch that may be appended once it has an offset.
@@ -39,9 +42,9 @@ impl Validated {
         self.header.max_timestamp
     }
 
-    /// The header so far: no offset and no leader epoch yet.
-    pub(crate) fn header(&self) -> &BatchHeader {
-        &self.header
+    /// The batch as far as producers are concerned; no offset yet.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry::new(&self.header, &self.records)
     }
 
     /// The codec of the records.
@@ -63,6 +66,16 @@ pub fn validate_as_leader(
     config: &LogConfig,
     now_ms: i64,
 ) -> Result<Option<Validated>, LogError> {
+    validate(records, config, now_ms, Origin::Client)
+}
+
+/// The same for whoever may append as leader.
+pub(crate) fn validate(
+    records: &Bytes,
+    config: &LogConfig,
+    now_ms: i64,
+    origin: Origin,
+) -> Result<Option<Validated>, LogError> {
     let mut first = None;
     let mut batches = 0usize;
     for batch in Batches::new(records.clone()) {
@@ -79,9 +92,16 @@ pub fn validate_as_leader(
             "{batches} batches in one append, only 1 is allowed"
         )));
     }
-    check_header(batch.header())?;
+    check_header(batch.header(), origin)?;
     let codec = batch.header().attributes.codec()?;
-    let target = config.compression.unwrap_or(codec);
+    let is_control = batch.header().attributes.is_control();
+    if is_control && Marker::of(batch.header(), &batch.records()).is_none() {
+        return Err(LogError::invalid_record(
+            "a control batch that is no marker",
+        ));
+    }
+    // A marker stays as it is, or it would not be one.
+    let target = config.compression.filter(|_| !is_control).unwrap_or(codec);
     let checked = check_records(&batch, codec, config, now_ms)?;
     let records = if target == codec {
         batch.records()
@@ -158,13 +178,16 @@ fn check_as_sent(batch: &Batch, config: &LogConfig) -> Result<(), LogError> {
     batch.verify_checksum()
 }
 
-fn check_header(header: &BatchHeader) -> Result<(), LogError> {
+fn check_header(header: &BatchHeader, origin: Origin) -> Result<(), LogError> {
     let offsets = i64::from(header.last_offset_delta) + 1;
     if offsets <= 0 || header.records_count <= 0 || offsets != i64::from(header.records_count) {
         return Err(LogError::invalid_record(format!(
             "{} records for {offsets} offsets",
             header.records_count
         )));
+    }
+    if origin == Origin::Coordinator {
+        return Ok(());
     }
     if header.attributes.is_control() {
         return Err(LogError::invalid_record(

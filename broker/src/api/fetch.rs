@@ -2,7 +2,7 @@
 //!
 //! `records of an answer <= min(max_bytes, limits.fetch_bytes_max)`, and of a partition `<= partition_max_bytes`, but the
 //! first batch of an answer is sent whatever its size (F20). A fetch that finds less than `min_bytes` waits for the high
-//! watermark of any of its partitions to move, and for nothing else: no timer polls. There are no sessions (F23).
+//! watermark of any of its partitions to move, or the last stable offset for a reader of committed data, and for nothing else: no timer polls. There are no sessions (F23).
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{FetchRequest, TopicName},
 };
-use segment_adapter::{BatchHeader, FetchData, KafkaLog, LogError, Offsets};
+use segment_adapter::{AbortedTxn, BatchHeader, FetchData, Isolation, KafkaLog, LogError, Offsets};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{Abort, Reply, Request, Session, check_epoch, find_partition};
+use super::{Abort, Reply, Request, Session, check_epoch, find_partition, isolation};
 use crate::{
     node::Node,
     topics::partition::{Leading, Partition},
@@ -50,6 +50,7 @@ struct Fetch {
     wanted: Vec<Wanted>,
     bytes_min: usize,
     bytes_max: usize,
+    isolation: Isolation,
     deadline: Instant,
     closing: watch::Receiver<bool>,
 }
@@ -122,6 +123,7 @@ impl Fetch {
             wanted,
             bytes_min: asked.min_bytes.max(0) as usize,
             bytes_max: (asked.max_bytes.max(0) as usize).min(limit),
+            isolation: isolation(asked.isolation_level),
             deadline,
             closing,
             node,
@@ -166,7 +168,7 @@ impl Fetch {
                 .iter()
                 .zip(seen)
                 .any(|(wanted, seen)| match seen {
-                    Some(offsets) => wanted.from != offsets.hw,
+                    Some(offsets) => wanted.from != offsets.bound(self.isolation),
                     None => true,
                 })
     }
@@ -239,10 +241,13 @@ impl Fetch {
             }
         };
         let bytes_max = wanted.bytes_max.min(left);
-        let read = read_on(&leading.log, wanted.from, bytes_max, first).await;
+        let read = read_on(&leading.log, wanted.from, bytes_max, first, self.isolation).await;
         let offsets = match read {
             Ok(data) => {
                 answer.records = data.records;
+                let told = |txn: AbortedTxn| (txn.producer_id, txn.first_offset);
+                let aborted = data.aborted.map(|all| all.into_iter().map(told).collect());
+                answer.aborted = aborted;
                 data.offsets
             }
             Err(error) => {
@@ -255,13 +260,12 @@ impl Fetch {
             }
         };
         answer.high_watermark = offsets.hw;
-        // No transactions: everything durable is stable.
-        answer.last_stable_offset = offsets.hw;
+        answer.last_stable_offset = offsets.lso;
         answer.log_start_offset = offsets.log_start;
         answer
     }
 
-    /// Until a high watermark has moved on from what was seen. `true` if there is nothing more to wait for: a log has ended,
+    /// Until one may see further than was seen. `true` if there is nothing more to wait for: a log has ended,
     /// the time is up, or the connection closes.
     async fn wait(&mut self, seen: &[Option<Offsets>]) -> bool {
         let mut moves: FuturesUnordered<_> = self
@@ -269,7 +273,10 @@ impl Fetch {
             .iter()
             .zip(seen)
             .filter_map(|(wanted, seen)| Some((wanted.log.as_ref().ok()?, seen.as_ref()?)))
-            .map(|((_, leading), seen)| leading.log.wait_for_hw(seen.hw))
+            .map(|((_, leading), seen)| {
+                let log = &leading.log;
+                log.wait_for(self.isolation, seen.bound(self.isolation))
+            })
             .collect();
         let closing = self.closing.wait_for(|closing| *closing);
         tokio::select! {
@@ -303,23 +310,31 @@ async fn read_on(
     from: i64,
     bytes_max: usize,
     min_one: bool,
+    isolation: Isolation,
 ) -> Result<FetchData, LogError> {
-    let mut data = log.read(from, bytes_max, min_one).await?;
+    let mut data = log.read(from, bytes_max, min_one, isolation).await?;
+    let bound = data.offsets.bound(isolation);
     let mut left = bytes_max;
     let mut read = data.records.len();
     while read > 0 {
         let new = data.records.len() - read;
         left = left.saturating_sub(data.records[new..].iter().map(Bytes::len).sum());
         let next = data.records.last().and_then(next_offset);
-        let Some(next) = next.filter(|next| *next < data.offsets.hw && left > 0) else {
+        let Some(next) = next.filter(|next| *next < bound && left > 0) else {
             break;
         };
         // What was found is worth an answer even if the rest cannot be read now.
-        let Ok(more) = log.read(next, left, false).await else {
+        let Ok(more) = log.read(next, left, false, isolation).await else {
             break;
         };
         read = more.records.len();
         data.records.extend(more.records);
+        for txn in more.aborted.into_iter().flatten() {
+            let aborted = data.aborted.get_or_insert_default();
+            if !aborted.contains(&txn) {
+                aborted.push(txn);
+            }
+        }
     }
     Ok(data)
 }

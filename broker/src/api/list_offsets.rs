@@ -1,6 +1,6 @@
 //! ListOffsets (2): where a partition starts and ends, and the first record of a time (F27, F28).
 //!
-//! Nothing above the high watermark is found. There are no transactions, so both isolation levels see the same end (F29).
+//! Nothing above the high watermark is found, and above the last stable offset nothing by a reader of committed data (F29).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,9 +13,9 @@ use kafka_protocol::{
         list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     },
 };
-use segment_adapter::{TimestampOffset, TimestampSpec};
+use segment_adapter::{Isolation, TimestampOffset, TimestampSpec};
 
-use super::{Abort, Reply, Request, check_epoch, find_partition};
+use super::{Abort, Reply, Request, check_epoch, find_partition, isolation};
 use crate::{node::Node, wire::response::Response};
 
 const LATEST: i64 = -1;
@@ -31,6 +31,7 @@ const CONCURRENT: usize = 16;
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: ListOffsetsRequest = request.decode()?;
     let version = request.head.version;
+    let isolation = isolation(asked.isolation_level);
     Reply::later(async move {
         let mut seen = BTreeSet::new();
         let mut topics = Vec::with_capacity(asked.topics.len());
@@ -46,7 +47,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
                     let node = &node;
                     async move {
                         let found = if first {
-                            look_up(node, version, name, &partition).await
+                            look_up(node, version, name, &partition, isolation).await
                         } else {
                             Err(ResponseError::InvalidRequest.code())
                         };
@@ -72,6 +73,7 @@ async fn look_up(
     version: i16,
     topic: &str,
     asked: &ListOffsetsPartition,
+    isolation: Isolation,
 ) -> Result<TimestampOffset, i16> {
     let spec = match asked.timestamp {
         LATEST => TimestampSpec::Latest,
@@ -82,7 +84,10 @@ async fn look_up(
     };
     let (partition, leading) = find_partition(node, topic, asked.partition_index).await?;
     check_epoch(&leading, asked.current_leader_epoch).map_err(|error| error.code())?;
-    let found = leading.log.fetch_offset_for_timestamp(spec).await;
+    let found = leading
+        .log
+        .fetch_offset_for_timestamp(spec, isolation)
+        .await;
     found.map_err(|error| {
         partition.note(&leading, &error);
         error.code()

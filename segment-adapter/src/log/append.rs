@@ -1,24 +1,24 @@
 //! Appending as leader: check, take offsets, queue; rolling and the time index on the way.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+use s3stream::Append;
 
 use super::{KafkaLog, State, index};
 use crate::config::LogConfig;
+use crate::epochs::Epochs;
 use crate::error::LogError;
-use crate::header::TimestampType;
-use crate::position::AppendInfo;
-use crate::producers::Produced;
+use crate::header::{BatchHeader, TimestampType};
+use crate::position::{AppendInfo, AppendOptions};
+use crate::producers::{Entry, Produced, Request};
 use crate::summary::{Note, Sealed, Summary};
-use crate::validate::{Validated, validate_as_leader};
+use crate::validate::{Validated, validate};
 
 /// The time index of an active segment has at most this many entries, whatever the interval.
 const ACTIVE_ENTRIES_MAX: u64 = 256;
 const _: () = assert!((ACTIVE_ENTRIES_MAX as usize) < s3stream::segment::ANNOTATIONS_MAX);
 
-/// Producers that have changed are kept after this many, so that a change is small and few batches are read again.
-const CHANGED_PRODUCERS_MAX: usize = 256;
+/// Producers that have changed and transactions that were aborted are kept after this many, so that a change is small and few batches are read again.
+const CHANGES_MAX: usize = 256;
 
 /// An append that has its offsets and is on its way to being durable.
 #[derive(Debug)]
@@ -67,38 +67,47 @@ impl AppendHandle {
 }
 
 impl KafkaLog {
-    /// Checks a producer's batch, gives it the next offsets and queues it; one that was appended before is answered with
-    /// its offsets of then. The order of calls is the order of offsets.
-    /// One copy of the records is made, into the write-ahead log.
+    /// As [`Self::append_with`], for a producer outside of a transaction that would begin with the batch.
     ///
     /// # Errors
-    /// `Corrupt`, `InvalidRecord`, `InvalidTimestamp`, `MessageTooLarge`, `BatchTooLarge`, `UnsupportedCompression`,
-    /// `UnsupportedFormat`, `Undecodable`, `OutOfOrderSequence`, `InvalidProducerEpoch`: the batch is at fault, nothing
-    /// was appended. `InvalidEpoch`: the leader epoch is negative. `Overloaded`: no room now;
-    /// wait with [`Self::ready`]. `Stopped`, `Closed`, `Deleted`: the log is over.
+    /// As [`Self::append_with`].
     pub fn append_as_leader(
         &self,
         records: Bytes,
         leader_epoch: i32,
     ) -> Result<AppendHandle, LogError> {
+        self.append_with(records, leader_epoch, &AppendOptions::default())
+    }
+
+    /// Checks a batch, gives it the next offsets and queues it; a producer's that was appended before is answered with
+    /// its offsets of then. The order of calls is the order of offsets.
+    /// One copy of the records is made, into the write-ahead log.
+    ///
+    /// # Errors
+    /// `Corrupt`, `InvalidRecord`, `InvalidTimestamp`, `MessageTooLarge`, `BatchTooLarge`, `UnsupportedCompression`,
+    /// `UnsupportedFormat`, `Undecodable`, `OutOfOrderSequence`, `InvalidProducerEpoch`, `InvalidTxnState`,
+    /// `CoordinatorFenced`: the batch is at fault, nothing was appended. `InvalidEpoch`, `NoTransactionVersion`: the
+    /// caller is. `Overloaded`: no room now; wait with [`Self::ready`]. `Busy`: too many transactions are open; try
+    /// again. `Stopped`, `Closed`, `Deleted`: the log is over.
+    pub fn append_with(
+        &self,
+        records: Bytes,
+        leader_epoch: i32,
+        options: &AppendOptions,
+    ) -> Result<AppendHandle, LogError> {
         self.check_open()?;
         let config = self.config();
         let now_ms = self.shared.clock.now_ms();
-        let Some(batch) = validate_as_leader(&records, &config, now_ms)? else {
+        let Some(batch) = validate(&records, &config, now_ms, options.origin)? else {
             return Ok(self.nothing_appended());
         };
-        if batch.header().attributes.is_transactional() {
-            return Err(LogError::UnsupportedFormat(
-                "transactional batches are not served".into(),
-            ));
-        }
         if batch.size() > config.segment_bytes {
             return Err(LogError::BatchTooLarge {
                 len: batch.size(),
                 max: config.segment_bytes,
             });
         }
-        self.queue(batch, &config, leader_epoch, now_ms)
+        self.queue(batch, &config, leader_epoch, options, now_ms)
     }
 
     /// Waits until the engine has room for an append of `bytes`, first come first served. Others may take the room
@@ -136,76 +145,85 @@ impl KafkaLog {
     fn queue(
         &self,
         batch: Validated,
-        config: &Arc<LogConfig>,
+        config: &LogConfig,
         leader_epoch: i32,
+        options: &AppendOptions,
         now_ms: i64,
     ) -> Result<AppendHandle, LogError> {
-        let log = &self.shared.log;
-        let (count, size) = (batch.count(), batch.size());
         let queued = {
             let mut state = self.shared.state.lock();
             if !matches!(state.life, super::Life::Open) {
                 return Err(state.life.error());
             }
-            if let Some(original) = state.producers.check(batch.header())? {
-                return Ok(self.duplicate(&original));
+            let bounds = self.shared.log.bounds();
+            if let Some(original) = state.check(&batch.entry(), config, options)? {
+                return Ok(self.duplicate(&original, bounds.start as i64));
             }
-            let bounds = log.bounds();
-            let base_offset = bounds.next as i64;
-            let (header, records) = batch.stamp(base_offset, leader_epoch);
-            let epochs = Self::epochs_with(&state, leader_epoch, base_offset)?;
-            let noted = epochs.map_or(Ok(()), |epochs| {
-                self.note_epochs(&mut state, epochs, now_ms)
-            });
-            let prepared = noted
-                .and_then(|()| {
-                    self.roll_if_due(
-                        &mut state,
-                        config,
-                        header.max_timestamp,
-                        size,
-                        count,
-                        now_ms,
-                    )
-                })
-                .and_then(|()| {
-                    self.note_if_due(&mut state, config)?;
-                    log.append(bounds.next, count, &[&header.encode(), &records])
-                });
-            prepared.map(|append| {
-                state.active.add(&header, size, now_ms);
-                state.producers.add(&header, config.producers_max);
-                (append, header, bounds.start)
-            })
+            let (header, records) = batch.stamp(bounds.next as i64, leader_epoch);
+            let epochs = Self::epochs_with(&state, &header)?;
+            self.write(&mut state, config, &header, &records, epochs, now_ms)
+                .map(|append| (append, header, bounds.start))
         };
         let (append, header, log_start) = queued.map_err(|error| self.failed(error))?;
         let log_append_time = match config.timestamp_type {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => header.max_timestamp,
         };
-        Ok(AppendHandle {
-            info: AppendInfo {
-                first_offset: header.base_offset,
-                last_offset: header.last_offset(),
-                max_timestamp: header.max_timestamp,
-                log_append_time,
-                log_start: log_start as i64,
-                valid_bytes: size,
-                duplicate: false,
-            },
+        let info = AppendInfo {
+            first_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+            log_append_time,
+            log_start: log_start as i64,
+            valid_bytes: header.size(),
+            duplicate: false,
+        };
+        Ok(self.queued(info, append))
+    }
+
+    pub(super) fn queued(&self, info: AppendInfo, append: Append) -> AppendHandle {
+        AppendHandle {
+            info,
             pending: Some((self.clone(), Pending::Append(append))),
-        })
+        }
+    }
+
+    /// Queues a batch that has its offsets, at or past the log end: what lies between is a gap that its record covers
+    /// (K1). With `epochs`, these are in force from it on.
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        config: &LogConfig,
+        header: &BatchHeader,
+        records: &[u8],
+        epochs: Option<Epochs>,
+        now_ms: i64,
+    ) -> s3stream::Result<Append> {
+        if let Some(epochs) = epochs {
+            self.note_epochs(state, epochs, now_ms)?;
+        }
+        self.roll_if_due(state, config, header, now_ms)?;
+        self.note_if_due(state, config)?;
+        let log = &self.shared.log;
+        let at = log.bounds().next;
+        let count = (header.last_offset() as u64 + 1).saturating_sub(at);
+        let append = log.append(at, count, &[&header.encode(), records])?;
+        state.active.add(header, header.size(), now_ms);
+        let entry = Entry::new(header, records);
+        state.producers.add(&entry, config.producers_max);
+        state.verifications.appended(&entry);
+        Ok(append)
     }
 
     /// The answer to a batch that was appended before. Its times are those of then whatever the topic keeps, as in Kafka.
-    fn duplicate(&self, original: &Produced) -> AppendHandle {
+    fn duplicate(&self, original: &Produced, log_start: i64) -> AppendHandle {
         AppendHandle {
             info: AppendInfo {
                 first_offset: original.first_offset(),
                 last_offset: original.last_offset,
                 max_timestamp: original.timestamp,
                 log_append_time: original.timestamp,
-                log_start: self.offsets().log_start,
+                log_start,
                 valid_bytes: 0,
                 duplicate: true,
             },
@@ -213,7 +231,7 @@ impl KafkaLog {
         }
     }
 
-    fn nothing_appended(&self) -> AppendHandle {
+    pub(super) fn nothing_appended(&self) -> AppendHandle {
         AppendHandle {
             info: AppendInfo {
                 first_offset: -1,
@@ -233,9 +251,7 @@ impl KafkaLog {
         &self,
         state: &mut State,
         config: &LogConfig,
-        max_timestamp: i64,
-        size: u64,
-        count: u64,
+        header: &BatchHeader,
         now_ms: i64,
     ) -> s3stream::Result<()> {
         let active = &state.active;
@@ -243,12 +259,13 @@ impl KafkaLog {
             return Ok(());
         }
         let waited = if active.first_timestamp >= 0 {
-            max_timestamp.saturating_sub(active.first_timestamp)
+            header.max_timestamp.saturating_sub(active.first_timestamp)
         } else {
             now_ms.saturating_sub(active.created_ms)
         };
         let base = self.shared.log.active_base().unwrap_or(0);
-        let span = (active.end as u64 + count - 1).saturating_sub(base);
+        let span = (header.last_offset() as u64).saturating_sub(base);
+        let size = header.size();
         let due = active.bytes > config.segment_bytes.saturating_sub(size)
             || waited > config.segment_ms - self.jitter(config, base)
             || span > i32::MAX as u64;
@@ -300,7 +317,7 @@ impl KafkaLog {
             .index_interval_bytes
             .max(config.segment_bytes / ACTIVE_ENTRIES_MAX);
         let due = state.active.bytes - state.noted_bytes >= interval;
-        let full = state.producers.changed() >= CHANGED_PRODUCERS_MAX;
+        let full = state.producers.changed() >= CHANGES_MAX;
         if !due && !full {
             return Ok(());
         }
@@ -322,5 +339,25 @@ impl KafkaLog {
             // Without room for it the next append tries again; a note is a help, not a need.
             Err(_) => Ok(()),
         }
+    }
+}
+
+impl State {
+    /// Whether a batch may be appended, or is one that was: then that one.
+    fn check(
+        &self,
+        entry: &Entry<'_>,
+        config: &LogConfig,
+        options: &AppendOptions,
+    ) -> Result<Option<Produced>, LogError> {
+        let request = Request {
+            origin: options.origin,
+            guard: &options.guard,
+            version: options.version,
+            verification: self.verifications.get(entry.header.producer_id),
+            verify: config.verify_transactions,
+            open_max: config.producers_max,
+        };
+        self.producers.check(entry, &request)
     }
 }

@@ -6,6 +6,7 @@
 use super::{KafkaLog, State};
 use crate::epochs::{EpochEnd, EpochStart, Epochs};
 use crate::error::LogError;
+use crate::header::BatchHeader;
 use crate::summary::{Note, SEGMENT_EPOCHS_MAX};
 
 impl KafkaLog {
@@ -58,19 +59,12 @@ impl KafkaLog {
         self.shared.state.lock().epochs.at(offset).unwrap_or(-1)
     }
 
-    /// Forgets the epochs below the log start.
-    pub(super) fn forget_epochs(&self) {
-        let mut state = self.shared.state.lock();
-        let start = self.shared.log.bounds().start as i64;
-        state.epochs.forget_below(start);
-    }
-
-    /// The epochs once a batch of `epoch` is at `start`, if the meta stream does not have them yet.
+    /// The epochs once this batch is in the log, if the meta stream does not have them yet.
     pub(super) fn epochs_with(
         state: &State,
-        epoch: i32,
-        start: i64,
+        header: &BatchHeader,
     ) -> Result<Option<Epochs>, LogError> {
+        let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
         let latest = state.epochs.latest().map(|latest| latest.epoch);
         if latest == Some(epoch) && state.noted_epoch == epoch {
             return Ok(None);

@@ -11,8 +11,9 @@ use crate::config::LogConfig;
 use crate::epochs::{EpochStart, Epochs};
 use crate::error::LogError;
 use crate::log::read::whole_batch;
-use crate::producers::Producers;
+use crate::producers::{Entry, Producers};
 use crate::summary::{Note, Sealed, Summary};
+use crate::verification::Verifications;
 
 /// Bytes of data read at once.
 const SCAN_BYTES: usize = 1 << 20;
@@ -52,9 +53,11 @@ impl KafkaLog {
                     epochs: recovered.epochs,
                     epoch_notes: recovered.epoch_notes,
                     producers: recovered.producers,
+                    verifications: Verifications::default(),
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
+                start_moved: tokio::sync::Notify::new(),
             }),
         })
     }
@@ -85,6 +88,13 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
         recovered.producers.apply(&change)?;
         recovered.producers.forget_down_to(config.producers_max);
     }
+    if recovered.producers.end() > bounds.confirm as i64 {
+        return Err(LogError::StoredState(format!(
+            "producers as of offset {} of a log that ends at {}",
+            recovered.producers.end(),
+            bounds.confirm
+        )));
+    }
     // Before the data is read: who wrote last is known for a while whatever the time of the records, as in Kafka.
     let producers = &mut recovered.producers;
     producers.expire(now_ms, config.producer_expiration_ms);
@@ -100,6 +110,8 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
     }
     recovered.epochs.truncate_from_end(bounds.confirm as i64);
     recovered.epochs.forget_below(bounds.start as i64);
+    let producers = &mut recovered.producers;
+    producers.forget_aborted_below(bounds.start as i64);
     Ok(recovered)
 }
 
@@ -145,7 +157,8 @@ impl Recovered {
                 let batch = whole_batch(record)?;
                 let header = batch.header();
                 self.active.add(header, record.payload.len() as u64, now_ms);
-                self.producers.add(header, config.producers_max);
+                let entry = Entry::of(&batch);
+                self.producers.add(&entry, config.producers_max);
                 at = record.offsets.end;
             }
             if fetched.records.is_empty() {

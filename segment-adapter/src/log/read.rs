@@ -1,4 +1,5 @@
-//! Reading: whole stored batches, never past the high watermark.
+//! Reading: whole stored batches, never past the high watermark, or the last stable offset for a reader of what is
+//! committed; and waiting for either to move.
 
 use bytes::Bytes;
 use s3stream::ErrorKind;
@@ -7,11 +8,11 @@ use s3stream::segment::LogRecord;
 use super::KafkaLog;
 use crate::batch::{Batch, Batches};
 use crate::error::LogError;
-use crate::position::{FetchData, Offsets};
+use crate::position::{AbortedTxn, FetchData, Isolation, Offsets};
 
 impl KafkaLog {
     /// Whole batches from the one that holds `start`, or the next there is, in at most `max_bytes`; with `min_one` the
-    /// first comes whatever its size. Nothing, and no error, from the high watermark to the log end.
+    /// first comes whatever its size. Nothing, and no error, from where the reader's sight ends to the log end.
     ///
     /// May return less than there is; read on from where it ended.
     ///
@@ -22,19 +23,40 @@ impl KafkaLog {
         start: i64,
         max_bytes: usize,
         min_one: bool,
+        isolation: Isolation,
     ) -> Result<FetchData, LogError> {
         self.check_readable()?;
         let offsets = self.offsets();
         if start < offsets.log_start || start > offsets.leo {
             return Err(out_of_range(start, offsets));
         }
-        let mut records = Vec::new();
-        if start < offsets.hw && (max_bytes > 0 || min_one) {
+        let bound = offsets.bound(isolation);
+        let mut found = Found::default();
+        if start < bound && (max_bytes > 0 || min_one) {
             let fetched = self.shared.log.fetch(start as u64, max_bytes).await;
             let fetched = fetched.map_err(|error| self.read_failed(error, start))?;
-            records = within(fetched.records, offsets.hw, max_bytes, min_one);
+            found = within(fetched.records, bound as u64, max_bytes, min_one);
         }
-        Ok(FetchData { records, offsets })
+        let aborted = match isolation {
+            Isolation::TxnCommitted => Some(self.aborted_within(start, found.end as i64)?),
+            Isolation::LogEnd | Isolation::HighWatermark => None,
+        };
+        Ok(FetchData {
+            records: found.records,
+            offsets,
+            aborted,
+        })
+    }
+
+    /// The aborted transactions that a reader of `start..end` needs. What is below the log start is forgotten, so it is
+    /// asked after the read, and once the log start has passed `start` the answer would not be whole.
+    fn aborted_within(&self, start: i64, end: i64) -> Result<Vec<AbortedTxn>, LogError> {
+        let mut state = self.shared.state.lock();
+        let offsets = self.offsets_in(&mut state);
+        if start < offsets.log_start {
+            return Err(out_of_range(start, offsets));
+        }
+        Ok(state.producers.aborted_within(start, end))
     }
 
     /// Waits until the high watermark is beyond `offset`, and tells where the log is then. No polling.
@@ -52,6 +74,32 @@ impl KafkaLog {
         Ok(self.offsets())
     }
 
+    /// As [`Self::wait_for_hw`], for where the sight of a reader of this isolation ends: it returns once that has moved
+    /// on, and not for what moves besides.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_hw`].
+    pub async fn wait_for(&self, isolation: Isolation, beyond: i64) -> Result<Offsets, LogError> {
+        if isolation != Isolation::TxnCommitted {
+            return self.wait_for_hw(beyond).await;
+        }
+        loop {
+            let start_moved = self.shared.start_moved.notified();
+            tokio::pin!(start_moved);
+            // From here on a move is not missed.
+            start_moved.as_mut().enable();
+            let offsets = self.offsets();
+            if offsets.lso > beyond {
+                return Ok(offsets);
+            }
+            tokio::select! {
+                biased;
+                moved = self.wait_for_hw(offsets.hw) => { moved?; }
+                () = start_moved => {}
+            }
+        }
+    }
+
     /// The error of a read: below the log start if retention overtook it.
     pub(super) fn read_failed(&self, error: s3stream::Error, start: i64) -> LogError {
         let offsets = self.offsets();
@@ -62,19 +110,27 @@ impl KafkaLog {
     }
 }
 
-fn within(records: Vec<LogRecord>, hw: i64, max_bytes: usize, min_one: bool) -> Vec<Bytes> {
+/// Batches, and one past the last offset of the last.
+#[derive(Default)]
+struct Found {
+    records: Vec<Bytes>,
+    end: u64,
+}
+
+fn within(records: Vec<LogRecord>, bound: u64, max_bytes: usize, min_one: bool) -> Found {
     let mut left = max_bytes;
-    let mut out = Vec::with_capacity(records.len());
+    let mut found = Found::default();
     for record in records {
         let len = record.payload.len();
-        let free = min_one && out.is_empty();
-        if record.offsets.end > hw as u64 || (len > left && !free) {
+        let free = min_one && found.records.is_empty();
+        if record.offsets.end > bound || (len > left && !free) {
             break;
         }
         left = left.saturating_sub(len);
-        out.push(record.payload);
+        found.records.push(record.payload);
+        found.end = record.offsets.end;
     }
-    out
+    found
 }
 
 fn out_of_range(offset: i64, offsets: Offsets) -> LogError {

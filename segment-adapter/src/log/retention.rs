@@ -27,7 +27,7 @@ impl KafkaLog {
         if let Some((count, below)) = self.prepare_deletion(now_ms)? {
             let trimmed = self.shared.log.trim_front(..below).await;
             trimmed.map_err(|error| self.failed(error))?;
-            self.forget_epochs();
+            self.forget_below_start();
             deleted = count;
         }
         let maintained = self.shared.log.maintain(|| {
@@ -65,7 +65,7 @@ impl KafkaLog {
         }
         let trimmed = self.shared.log.trim_front(..before as u64).await;
         trimmed.map_err(|error| self.failed(error))?;
-        self.forget_epochs();
+        self.forget_below_start();
         Ok(self.offsets().log_start)
     }
 
@@ -73,6 +73,18 @@ impl KafkaLog {
         let mut state = self.shared.state.lock();
         let after_ms = state.config.producer_expiration_ms;
         state.producers.expire(now_ms, after_ms);
+        state.verifications.expire(now_ms, after_ms);
+    }
+
+    /// The log start has moved: what is known of offsets below goes, and who waits for the last stable offset looks again.
+    fn forget_below_start(&self) {
+        {
+            let mut state = self.shared.state.lock();
+            let start = self.shared.log.bounds().start as i64;
+            state.epochs.forget_below(start);
+            state.producers.forget_aborted_below(start);
+        }
+        self.shared.start_moved.notify_waiters();
     }
 
     /// How many segments go and the offset below which they lie; begins a new one if all would go.

@@ -1,7 +1,7 @@
 //! Offsets by time: the sparse index says where to begin, the batches say which record.
 //!
 //! Reads at most one index interval of a segment before the batch that is found. A time that only a record above the
-//! high watermark has is not found.
+//! high watermark has, or for a reader of what is committed the last stable offset, is not found.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use super::KafkaLog;
 use super::read::whole_batch;
 use crate::batch::Batch;
 use crate::error::LogError;
-use crate::position::{TimestampOffset, TimestampSpec};
+use crate::position::{Isolation, TimestampOffset, TimestampSpec};
 use crate::summary::Sealed;
 
 /// Bytes of data read at once.
@@ -21,23 +21,25 @@ struct Search {
     from: i64,
     end: i64,
     timestamp: i64,
+    isolation: Isolation,
 }
 
 impl KafkaLog {
-    /// The offset that Kafka's `ListOffsets` gives for `spec` to a reader of everything below the high watermark.
+    /// The offset that Kafka's `ListOffsets` gives for `spec` to a reader of this isolation.
     ///
     /// # Errors
     /// `Storage`: try again. `StoredState`, `Undecodable`: a stored batch cannot be read.
     pub async fn fetch_offset_for_timestamp(
         &self,
         spec: TimestampSpec,
+        isolation: Isolation,
     ) -> Result<TimestampOffset, LogError> {
         self.check_readable()?;
         match spec {
             TimestampSpec::Earliest => Ok(self.earliest()),
-            TimestampSpec::Latest => self.latest().await,
-            TimestampSpec::At(timestamp) => self.first_at(timestamp).await,
-            TimestampSpec::MaxTimestamp => self.first_newest().await,
+            TimestampSpec::Latest => self.latest(isolation).await,
+            TimestampSpec::At(timestamp) => self.first_at(timestamp, isolation).await,
+            TimestampSpec::MaxTimestamp => self.first_newest(isolation).await,
         }
     }
 
@@ -51,17 +53,21 @@ impl KafkaLog {
     }
 
     /// Only after making sure that the log is still this node's (S8): a paused owner would tell an old end.
-    async fn latest(&self) -> Result<TimestampOffset, LogError> {
+    async fn latest(&self, isolation: Isolation) -> Result<TimestampOffset, LogError> {
         let current = self.shared.data.latest().await;
         current.map_err(|error| self.failed(error))?;
         Ok(TimestampOffset {
-            offset: self.offsets().hw,
+            offset: self.offsets().bound(isolation),
             timestamp: -1,
             leader_epoch: self.latest_epoch(),
         })
     }
 
-    async fn first_at(&self, timestamp: i64) -> Result<TimestampOffset, LogError> {
+    async fn first_at(
+        &self,
+        timestamp: i64,
+        isolation: Isolation,
+    ) -> Result<TimestampOffset, LogError> {
         for (segment, sealed) in self.described()? {
             if sealed.summary.max_timestamp < timestamp {
                 continue;
@@ -70,6 +76,7 @@ impl KafkaLog {
                 from: scan_start(segment.base as i64, &sealed, timestamp),
                 end: sealed.summary.end,
                 timestamp,
+                isolation,
             };
             if let Some(found) = self.search(search).await? {
                 return Ok(found);
@@ -80,7 +87,7 @@ impl KafkaLog {
 
     /// The first record with the largest timestamp of all; segments whose largest lies below the log start yield to
     /// the next.
-    async fn first_newest(&self) -> Result<TimestampOffset, LogError> {
+    async fn first_newest(&self, isolation: Isolation) -> Result<TimestampOffset, LogError> {
         let mut described = self.described()?;
         // Stable: of equal ones the earliest stays first.
         described.sort_by_key(|(_, sealed)| std::cmp::Reverse(sealed.summary.max_timestamp));
@@ -89,7 +96,7 @@ impl KafkaLog {
             if summary.max_timestamp < 0 {
                 break;
             }
-            if summary.max_timestamp_offset >= self.offsets().hw {
+            if summary.max_timestamp_offset >= self.offsets().bound(isolation) {
                 // Not readable yet, so there is no answer yet.
                 break;
             }
@@ -97,6 +104,7 @@ impl KafkaLog {
                 from: summary.max_timestamp_offset,
                 end: summary.end,
                 timestamp: summary.max_timestamp,
+                isolation,
             };
             if let Some(found) = self.search(search).await? {
                 return Ok(found);
@@ -111,8 +119,9 @@ impl KafkaLog {
         let mut at = search.from;
         loop {
             let offsets = self.offsets();
+            let bound = offsets.bound(search.isolation);
             at = at.max(offsets.log_start);
-            if at >= search.end.min(offsets.hw) {
+            if at >= search.end.min(bound) {
                 return Ok(None);
             }
             let fetched = self.shared.log.fetch(at as u64, SCAN_BYTES).await;
@@ -133,7 +142,7 @@ impl KafkaLog {
                 }
                 let log_start = self.offsets().log_start;
                 let found = first_in(&batch, search.timestamp, log_start, decompressed_bytes_max)?;
-                if let Some(found) = found.filter(|found| found.offset < fetched.confirm as i64) {
+                if let Some(found) = found.filter(|found| found.offset < bound) {
                     return Ok(Some(found));
                 }
             }

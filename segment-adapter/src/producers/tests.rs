@@ -1,7 +1,13 @@
+//! Producers without a log: sequences, epochs, what is kept, transactions.
+
+mod transactions;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::header::Attributes;
+use crate::position::Origin;
+use crate::verification::Guard;
 
 const MAX: i32 = i32::MAX;
 
@@ -23,6 +29,27 @@ fn header(id: i64, epoch: i16, sequence: i32, count: i32, base: i64) -> BatchHea
     }
 }
 
+static NO_GUARD: Guard = Guard::NONE;
+
+/// What a client asks that is in no transaction.
+fn plainly() -> Request<'static> {
+    Request {
+        origin: Origin::Client,
+        guard: &NO_GUARD,
+        version: None,
+        verification: None,
+        verify: true,
+        open_max: 100,
+    }
+}
+
+fn data(header: &BatchHeader) -> Entry<'_> {
+    Entry {
+        header,
+        marker: None,
+    }
+}
+
 /// What becomes of a batch: its code, or the offsets of its original, or that it is new.
 #[derive(Debug, PartialEq)]
 enum Answer {
@@ -41,10 +68,8 @@ struct Log {
 
 impl Log {
     fn ask(&self, epoch: i16, sequence: i32, count: i32) -> Answer {
-        match self
-            .producers
-            .check(&header(1, epoch, sequence, count, self.end))
-        {
+        let header = header(1, epoch, sequence, count, self.end);
+        match self.producers.check(&data(&header), &plainly()) {
             Ok(None) => New,
             Ok(Some(batch)) => Duplicate(batch.first_offset(), batch.last_offset),
             Err(error) => Refused(error.code()),
@@ -55,7 +80,7 @@ impl Log {
         let answer = self.ask(epoch, sequence, count);
         if answer == New {
             let header = header(1, epoch, sequence, count, self.end);
-            self.producers.add(&header, 100);
+            self.producers.add(&data(&header), 100);
             self.end += i64::from(count);
         }
         answer
@@ -63,8 +88,12 @@ impl Log {
 }
 
 fn reloaded(producers: &Producers) -> Producers {
+    reloaded_from(&producers.encode())
+}
+
+fn reloaded_from(bytes: &[u8]) -> Producers {
     let mut again = Producers::default();
-    again.apply(&producers.encode()).unwrap();
+    again.apply(bytes).unwrap();
     again
 }
 
@@ -143,11 +172,12 @@ fn vector_51_without_a_change_nothing_is_written_and_garbage_is_refused() {
     log.producers.set_kept();
     assert_eq!(log.producers.encode_changed(), None);
     let whole = log.producers.encode();
-    for len in 2..whole.len() {
+    // Nine bytes are a state that knows nobody.
+    for len in (1..9).chain(10..whole.len()) {
         let error = Producers::default().apply(&whole[..len]).unwrap_err();
         assert_eq!(error.code(), 56, "{len}");
     }
-    let other_version = [&[2], &whole[1..]].concat();
+    let other_version = [&[1], &whole[1..]].concat();
     assert!(Producers::default().apply(&other_version).is_err());
 }
 
@@ -160,7 +190,7 @@ fn vector_52_who_was_silent_for_too_long_is_unknown() {
     log.producers.expire(1200, 200);
     assert_eq!(log.ask(0, 9, 1), Refused(45));
     log.producers.expire(1201, 200);
-    assert_eq!(log.producers, Producers::default());
+    assert!(log.producers.active().is_empty());
     assert_eq!(log.ask(0, 9, 1), New);
 }
 
@@ -198,10 +228,11 @@ fn vector_102_the_offset_delta_counts_and_not_the_records_that_are_left() {
         records_count: 0,
         ..header(1, 0, 4, 2, 5)
     };
-    producers.add(&compacted, 100);
+    producers.add(&data(&compacted), 100);
     let next = header(1, 0, 6, 1, 7);
-    assert_eq!(producers.check(&next).unwrap(), None);
-    assert!(producers.check(&header(1, 0, 5, 1, 7)).is_err());
+    assert_eq!(producers.check(&data(&next), &plainly()).unwrap(), None);
+    let inside = header(1, 0, 5, 1, 7);
+    assert!(producers.check(&data(&inside), &plainly()).is_err());
 }
 
 #[test]
@@ -213,8 +244,8 @@ fn a_batch_that_is_known_changes_nothing_when_it_is_read_again() {
     log.send(1, 0, 1);
     let before = log.producers.clone();
     for offset in 0..8 {
-        log.producers
-            .add(&header(1, 0, offset as i32, 1, offset), 100);
+        let header = header(1, 0, offset as i32, 1, offset);
+        log.producers.add(&data(&header), 100);
     }
     assert_eq!(log.producers, before);
 }
@@ -223,48 +254,91 @@ fn a_batch_that_is_known_changes_nothing_when_it_is_read_again() {
 fn past_the_limit_the_one_that_is_silent_for_longest_is_forgotten() {
     let mut producers = Producers::default();
     for id in 0..10 {
-        producers.add(&header(id, 0, 0, 1, id), 10);
+        producers.add(&data(&header(id, 0, 0, 1, id)), 10);
     }
-    producers.add(&header(0, 0, 1, 1, 10), 10);
-    producers.add(&header(10, 0, 0, 1, 11), 10);
+    producers.add(&data(&header(0, 0, 1, 1, 10)), 10);
+    producers.add(&data(&header(10, 0, 0, 1, 11)), 10);
     assert_eq!(producers.known.len(), 10);
-    assert_eq!(producers.by_offset.len(), 10);
-    assert_eq!(producers.changed(), 10);
+    assert_eq!(producers.silent.len(), 10);
+    // The one that was forgotten is a change, too.
+    assert_eq!(producers.changed(), 11);
     assert!(!producers.known.contains_key(&1) && producers.known.contains_key(&0));
 }
 
 #[test]
 fn batches_without_a_producer_are_nobodys() {
     let mut producers = Producers::default();
-    producers.add(&header(-1, -1, -1, 1, 0), 10);
-    assert_eq!(producers, Producers::default());
+    producers.add(&data(&header(-1, -1, -1, 1, 0)), 10);
+    assert_eq!((producers.active(), producers.end()), (Vec::new(), 1));
 }
 
 #[test]
 fn golden_bytes() {
     let mut producers = Producers::default();
-    producers.add(&header(7, 3, 4, 2, 5), 10);
-    producers.add(&header(7, 3, 6, 1, 7), 10);
-    let golden = [
-        &[1][..],
-        &[0, 0, 0, 0, 0, 0, 0, 7, 0, 3, 2],
-        &[0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6],
+    producers.add(&data(&header(7, 3, 4, 2, 5)), 10);
+    producers.add(&data(&header(7, 3, 6, 1, 7)), 10);
+    transactions::aborted(&mut producers, 8, 9);
+    producers.add(&data(&header(9, 1, 0, 1, 11)), 3);
+    let seven = [
+        &[1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 3][..],
+        &[255; 4 + 8],
+        &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 3, 0xef],
+        &[2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6],
         &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 0xed],
         &[0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7],
         &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xef],
     ]
     .concat();
+    // An open transaction from offset 8, then one that was aborted, from 9 to its marker at 10.
+    let open = [
+        &[1, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 255, 255, 255, 255][..],
+        &[0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8],
+        &[0, 0, 0, 0, 0, 0, 3, 0xf0, 1, 0, 0, 0, 0],
+        &[
+            0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xf0,
+        ],
+    ]
+    .concat();
+    let nine = [
+        &[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 6][..],
+        &[255; 8],
+        &[0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 3, 0xf3],
+        &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xf1],
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11],
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xf3],
+    ]
+    .concat();
+    let aborted = [
+        &[3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9][..],
+        &[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 8],
+    ]
+    .concat();
+    let head = [2, 0, 0, 0, 0, 0, 0, 0, 12];
+    let golden = [&head[..], &seven, &open, &nine, &aborted].concat();
     assert_eq!(producers.encode(), golden);
     assert_eq!(producers.encode_changed().unwrap(), golden);
+    producers.first_unstable(i64::MAX);
     producers.set_kept();
     assert_eq!(reloaded(&producers), producers);
+    // Seven is silent for longest, and changed: it is a change that it is gone.
+    producers.add(&data(&header(7, 3, 7, 1, 12)), 3);
+    producers.add(&data(&header(9, 1, 1, 1, 13)), 2);
+    let change = producers.encode_changed().unwrap();
+    let gone = [2, 0, 0, 0, 0, 0, 0, 0, 7];
+    assert_eq!(change[9..18], gone);
+    let mut again = Producers::default();
+    again.apply(&golden).unwrap();
+    again.apply(&change).unwrap();
+    producers.set_kept();
+    assert_eq!(again, producers);
+    let producers = reloaded_from(&golden);
     for at in 0..golden.len() {
         let mut damaged = golden.clone();
         damaged[at] ^= 0xff;
         let mut other = Producers::default();
         if other.apply(&damaged).is_ok() {
             assert_ne!(other, producers, "{at}");
-            other.set_kept();
             assert_eq!(reloaded(&other), other);
         }
     }
@@ -281,7 +355,7 @@ proptest! {
         let mut epochs = [0; 4];
         for (base, (id, bump, keep)) in (0..).zip(sent) {
             epochs[id as usize] += i16::from(bump == 0);
-            producers.add(&header(id, epochs[id as usize], 0, 1, base), 100);
+            producers.add(&data(&header(id, epochs[id as usize], 0, 1, base)), 100);
             if keep {
                 again.apply(&producers.encode_changed().unwrap()).unwrap();
                 producers.set_kept();

@@ -22,7 +22,7 @@ async fn vector_90_every_batch_carries_the_leader_epoch() {
     let log = open(&world).await;
     assert_eq!(log.latest_epoch(), -1);
     put_records(&log, 1).await;
-    let data = log.read(0, 1000, true).await.unwrap();
+    let data = log.read(0, 1000, true, HW).await.unwrap();
     assert_eq!(batches(&data)[0].header().partition_leader_epoch, EPOCH);
     assert_eq!(log.latest_epoch(), EPOCH);
     put_records(&log, 1).await;
@@ -51,7 +51,7 @@ async fn offsets_are_known_at_once_and_readable_when_durable() {
     assert_eq!((offsets.log_start, offsets.hw, offsets.leo), (0, 0, 3));
     for start in 0..=3 {
         assert!(
-            log.read(start, 1000, true)
+            log.read(start, 1000, true, HW)
                 .await
                 .unwrap()
                 .records
@@ -59,7 +59,7 @@ async fn offsets_are_known_at_once_and_readable_when_durable() {
             "{start}"
         );
     }
-    assert_eq!(log.read(4, 1000, true).await.unwrap_err().code(), 1);
+    assert_eq!(log.read(4, 1000, true, HW).await.unwrap_err().code(), 1);
     world.release();
     second.durable().await.unwrap();
     first.durable().await.unwrap();
@@ -92,7 +92,7 @@ async fn every_codec_is_stored_as_it_was_sent() {
         let base = index as i64 * 3;
         assert_eq!((info.first_offset, info.max_timestamp), (base, 30));
         assert_eq!(info.valid_bytes, sent.len() as u64);
-        let data = log.read(base + 1, 1, true).await.unwrap();
+        let data = log.read(base + 1, 1, true, HW).await.unwrap();
         let stored = batches(&data).remove(0);
         assert_eq!(stored.header().base_offset, base);
         assert_eq!(stored.bytes()[16..], sent[16..], "{codec}");
@@ -110,7 +110,7 @@ async fn the_codec_of_the_log_replaces_that_of_the_producer() {
     for codec in Codec::ALL {
         let sent = batch(codec, &[10, 20, 30], &[7; 500]);
         let info = put(&log, sent).await;
-        let data = log.read(info.first_offset, 1, true).await.unwrap();
+        let data = log.read(info.first_offset, 1, true, HW).await.unwrap();
         let stored = batches(&data).remove(0);
         assert_eq!(stored.header().attributes.codec().unwrap(), Codec::Zstd);
         assert_eq!(info.valid_bytes, stored.bytes().len() as u64);
@@ -132,7 +132,7 @@ async fn log_append_time_is_the_brokers_clock() {
         (info.log_append_time, info.max_timestamp),
         (123_456, 123_456)
     );
-    let data = log.read(0, 1000, true).await.unwrap();
+    let data = log.read(0, 1000, true, HW).await.unwrap();
     assert_eq!(batches(&data)[0].header().record_timestamp(5), 123_456);
 }
 
@@ -271,7 +271,7 @@ async fn vector_88_a_failed_append_stops_the_log_for_good() {
     assert_eq!(error.code(), 56);
     assert!(error.may_have_happened());
     assert_eq!(refused(&log, batch(Codec::None, &[1], b"v")).code(), 56);
-    assert_eq!(log.read(0, 100, true).await.unwrap_err().code(), 56);
+    assert_eq!(log.read(0, 100, true, HW).await.unwrap_err().code(), 56);
     assert_eq!(log.delete_old_segments(0).await.unwrap_err().code(), 56);
     assert_eq!(log.close().await.unwrap_err().code(), 56);
     assert!(matches!(log.stopped(), Some(LogError::Stopped(_))));
@@ -303,10 +303,10 @@ async fn a_closed_or_deleted_log_says_so() {
     log.close().await.unwrap();
     log.close().await.unwrap();
     assert_eq!(refused(&log, batch(Codec::None, &[1], b"v")).code(), 56);
-    assert_eq!(log.read(0, 100, true).await.unwrap().records.len(), 1);
+    assert_eq!(log.read(0, 100, true, HW).await.unwrap().records.len(), 1);
     log.mark_deleted();
     assert_eq!(refused(&log, batch(Codec::None, &[1], b"v")).code(), 3);
-    assert_eq!(log.read(0, 100, true).await.unwrap_err().code(), 3);
+    assert_eq!(log.read(0, 100, true, HW).await.unwrap_err().code(), 3);
 }
 
 #[tokio::test]
@@ -319,7 +319,7 @@ async fn a_log_whose_streams_are_destroyed_is_deleted() {
     world.streams().await[0].destroy().await.unwrap();
     assert_eq!(waiter.await.unwrap_err().code(), 3);
     assert_eq!(refused(&log, batch(Codec::None, &[1], b"v")).code(), 3);
-    assert_eq!(log.read(0, 100, true).await.unwrap_err().code(), 3);
+    assert_eq!(log.read(0, 100, true, HW).await.unwrap_err().code(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -346,7 +346,7 @@ async fn concurrent_appends_get_offsets_in_one_order_and_readers_never_see_a_hol
             let mut next = 0;
             while next < 800 {
                 log.wait_for_hw(next).await.unwrap();
-                for batch in batches(&log.read(next, 10_000, true).await.unwrap()) {
+                for batch in batches(&log.read(next, 10_000, true, HW).await.unwrap()) {
                     assert_eq!(batch.header().base_offset, next);
                     next = batch.header().last_offset() + 1;
                 }

@@ -11,15 +11,18 @@ mod read;
 mod reopen;
 mod retention;
 mod times;
+mod transactions;
 mod world;
 
 use bytes::Bytes;
 use segment_adapter::{
-    AppendInfo, Batch, BatchBuilder, Batches, Codec, FetchData, KafkaLog, LogConfig, LogError,
+    AppendInfo, Batch, BatchBuilder, Batches, Codec, FetchData, Isolation, KafkaLog, LogConfig,
+    LogError,
 };
 use world::World;
 
 const EPOCH: i32 = 7;
+const HW: Isolation = Isolation::HighWatermark;
 const MIB: u64 = 1 << 20;
 
 async fn open_with(world: &World, config: LogConfig) -> KafkaLog {
@@ -79,7 +82,7 @@ async fn extents(log: &KafkaLog, start: i64) -> Vec<(i64, i64)> {
     let mut at = start;
     let mut out = Vec::new();
     loop {
-        let data = log.read(at, 100, true).await.unwrap();
+        let data = log.read(at, 100, true, HW).await.unwrap();
         for batch in batches(&data) {
             out.push((batch.header().base_offset, batch.header().last_offset()));
             at = batch.header().last_offset() + 1;

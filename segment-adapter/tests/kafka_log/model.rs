@@ -217,7 +217,7 @@ impl Model {
     }
 
     async fn check_read(&self, log: &KafkaLog, from: i64, bytes: usize) {
-        let data = log.read(from, bytes, true).await.unwrap();
+        let data = log.read(from, bytes, true, HW).await.unwrap();
         let read = batches(&data);
         let expected = self.batches().filter(|batch| batch.end() > from);
         for (read, expected) in read.iter().zip(expected) {
@@ -306,9 +306,9 @@ async fn run(calls: Vec<Call>) {
                     offset,
                     timestamp: found,
                     ..
-                } = log.fetch_offset_for_timestamp(spec).await.unwrap();
+                } = log.fetch_offset_for_timestamp(spec, HW).await.unwrap();
                 assert_eq!((offset, found), model.find(timestamp));
-                let newest = log.fetch_offset_for_timestamp(TimestampSpec::MaxTimestamp);
+                let newest = log.fetch_offset_for_timestamp(TimestampSpec::MaxTimestamp, HW);
                 let newest = newest.await.unwrap();
                 assert_eq!((newest.offset, newest.timestamp), model.find_newest());
             }

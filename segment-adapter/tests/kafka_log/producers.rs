@@ -64,19 +64,6 @@ async fn vector_28_without_a_producer_id_nothing_is_checked() {
 }
 
 #[tokio::test]
-async fn a_transactional_batch_is_refused() {
-    let world = World::new().await;
-    let log = open(&world).await;
-    let mut bytes = sent(1, 0, 0, 1).to_vec();
-    bytes[22] |= 0x10;
-    let crc = crc32c::crc32c(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(refused(&log, bytes.into()).code(), 43);
-    // It left nothing behind.
-    put(&log, sent(1, 0, 5, 1)).await;
-}
-
-#[tokio::test]
 async fn a_duplicate_waits_until_its_original_is_durable() {
     let world = World::new().await;
     let log = open(&world).await;

@@ -10,7 +10,7 @@ async fn vectors_5_and_93_a_read_begins_with_the_batch_that_holds_the_offset() {
     put_records(&log, 1).await;
     put_records(&log, 4).await;
     for (start, base) in [(0, 0), (2, 0), (4, 0), (5, 5), (6, 6), (9, 6)] {
-        let data = log.read(start, 1, true).await.unwrap();
+        let data = log.read(start, 1, true, HW).await.unwrap();
         assert_eq!(batches(&data)[0].header().base_offset, base, "{start}");
         assert_eq!(data.records.len(), 1);
     }
@@ -20,21 +20,21 @@ async fn vectors_5_and_93_a_read_begins_with_the_batch_that_holds_the_offset() {
 async fn vector_94_bounds_of_a_read() {
     let world = World::new().await;
     let log = open(&world).await;
-    assert!(log.read(0, 100, true).await.unwrap().records.is_empty());
+    assert!(log.read(0, 100, true, HW).await.unwrap().records.is_empty());
     put_records(&log, 5).await;
     log.delete_records(3).await.unwrap();
-    let end = log.read(5, 100, true).await.unwrap();
+    let end = log.read(5, 100, true, HW).await.unwrap();
     assert!(end.records.is_empty());
     assert_eq!(
         (end.offsets.log_start, end.offsets.hw, end.offsets.leo),
         (3, 5, 5)
     );
     for start in [i64::MIN, -1, 0, 2, 6, i64::MAX] {
-        let error = log.read(start, 100, true).await.unwrap_err();
+        let error = log.read(start, 100, true, HW).await.unwrap_err();
         assert_eq!(error.code(), 1, "{start}");
     }
     // The batch that holds the log start is whole.
-    let data = log.read(3, 100, true).await.unwrap();
+    let data = log.read(3, 100, true, HW).await.unwrap();
     assert_eq!(batches(&data)[0].header().base_offset, 0);
 }
 
@@ -45,21 +45,24 @@ async fn vector_95_max_bytes_and_the_first_batch() {
     for _ in 0..10 {
         put(&log, batch(Codec::None, &[1000], &[7; 10_000])).await;
     }
-    let one = log.read(0, 1, true).await.unwrap().records[0].len();
+    let one = log.read(0, 1, true, HW).await.unwrap().records[0].len();
     // What the engine keeps beside each batch counts against the bound.
     let slack = 500;
     for start in 0..10 {
-        let data = log.read(start, 1, true).await.unwrap();
+        let data = log.read(start, 1, true, HW).await.unwrap();
         assert_eq!(batches(&data)[0].header().base_offset, start);
     }
     let lens = |data: FetchData| data.records.len();
-    assert_eq!(lens(log.read(0, 0, false).await.unwrap()), 0);
-    assert_eq!(lens(log.read(0, one - 1, false).await.unwrap()), 0);
-    assert_eq!(lens(log.read(0, one, false).await.unwrap()), 1);
-    assert_eq!(lens(log.read(0, one * 3 + slack, false).await.unwrap()), 3);
-    assert_eq!(lens(log.read(0, 0, true).await.unwrap()), 1);
-    assert_eq!(lens(log.read(0, one * 3 - 1, true).await.unwrap()), 2);
-    assert_eq!(lens(log.read(0, 1 << 20, true).await.unwrap()), 10);
+    assert_eq!(lens(log.read(0, 0, false, HW).await.unwrap()), 0);
+    assert_eq!(lens(log.read(0, one - 1, false, HW).await.unwrap()), 0);
+    assert_eq!(lens(log.read(0, one, false, HW).await.unwrap()), 1);
+    assert_eq!(
+        lens(log.read(0, one * 3 + slack, false, HW).await.unwrap()),
+        3
+    );
+    assert_eq!(lens(log.read(0, 0, true, HW).await.unwrap()), 1);
+    assert_eq!(lens(log.read(0, one * 3 - 1, true, HW).await.unwrap()), 2);
+    assert_eq!(lens(log.read(0, 1 << 20, true, HW).await.unwrap()), 10);
 }
 
 #[tokio::test]
@@ -71,7 +74,7 @@ async fn vector_97_any_offset_within_a_compressed_batch_gives_the_whole_batch() 
             .await
             .first_offset;
         for start in base..base + 4 {
-            let data = log.read(start, 1, true).await.unwrap();
+            let data = log.read(start, 1, true, HW).await.unwrap();
             assert_eq!(batches(&data)[0].header().base_offset, base, "{codec}");
         }
     }
@@ -90,7 +93,7 @@ async fn vector_87_null_keys_values_and_times_are_kept() {
     let info = put(&log, sent.clone()).await;
     assert_eq!((info.max_timestamp, info.last_offset), (-1, 2));
     assert_eq!(
-        log.read(0, 1, true).await.unwrap().records[0][16..],
+        log.read(0, 1, true, HW).await.unwrap().records[0][16..],
         sent[16..]
     );
 }
@@ -100,7 +103,7 @@ async fn a_reader_keeps_what_it_has_when_the_log_goes_on_without_it() {
     let world = World::new().await;
     let log = open(&world).await;
     put_records(&log, 3).await;
-    let data = log.read(0, 100, true).await.unwrap();
+    let data = log.read(0, 100, true, HW).await.unwrap();
     log.roll().unwrap();
     put_records(&log, 1).await;
     log.delete_records(-1).await.unwrap();

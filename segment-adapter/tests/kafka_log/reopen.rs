@@ -85,7 +85,7 @@ async fn a_segment_goes_on_after_a_reopening_as_if_there_had_been_none() {
     assert_eq!(log.segment_count(), 3);
     assert_eq!(log.size().unwrap() / payload.len() as u64, 25);
     let largest = log
-        .fetch_offset_for_timestamp(TimestampSpec::MaxTimestamp)
+        .fetch_offset_for_timestamp(TimestampSpec::MaxTimestamp, HW)
         .await
         .unwrap();
     assert_eq!((largest.offset, largest.timestamp), (24, 24));
@@ -117,13 +117,13 @@ async fn the_bucket_alone_has_the_whole_log_after_a_close() {
         log.roll().unwrap();
     }
     log.delete_records(4).await.unwrap();
-    let before = log.read(4, 1 << 20, true).await.unwrap();
+    let before = log.read(4, 1 << 20, true, HW).await.unwrap();
     log.close().await.unwrap();
     drop(log);
     world.leave_only_the_bucket().await;
     let log = open(&world).await;
     assert_eq!(log.offsets(), before.offsets);
-    assert_eq!(log.read(4, 1 << 20, true).await.unwrap(), before);
+    assert_eq!(log.read(4, 1 << 20, true, HW).await.unwrap(), before);
     assert_eq!(extents(&log, 4).await, [(3, 5), (6, 8), (9, 11), (12, 14)]);
     assert_eq!(put_records(&log, 1).await.first_offset, 15);
 }

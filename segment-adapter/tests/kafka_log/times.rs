@@ -4,7 +4,7 @@ use super::*;
 use segment_adapter::{TimestampOffset, TimestampSpec, TimestampType};
 
 async fn find(log: &KafkaLog, spec: TimestampSpec) -> TimestampOffset {
-    log.fetch_offset_for_timestamp(spec).await.unwrap()
+    log.fetch_offset_for_timestamp(spec, HW).await.unwrap()
 }
 
 async fn at(log: &KafkaLog, timestamp: i64) -> (i64, i64) {

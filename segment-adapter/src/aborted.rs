@@ -1,0 +1,162 @@
+//! Which transactions were aborted, and where: what a reader of committed data leaves out.
+//!
+//! Ascending by the offset of the marker. A look-up gives every aborted transaction that has a batch in the range, and may
+//! give more; it never gives less. Kept as long as the log start is at or below the marker: 32 bytes each.
+
+/// An aborted transaction of a producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Aborted {
+    pub(crate) producer_id: i64,
+    pub(crate) first_offset: i64,
+    /// The marker's.
+    pub(crate) last_offset: i64,
+    /// Every transaction that began below was over when this one was aborted.
+    pub(crate) stable_offset: i64,
+}
+
+/// The aborted transactions of a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AbortedTransactions {
+    entries: Vec<Aborted>,
+    /// Those up to this marker are in the meta stream.
+    kept_through: i64,
+}
+
+impl Default for AbortedTransactions {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            kept_through: -1,
+        }
+    }
+}
+
+impl AbortedTransactions {
+    /// Takes in what comes after all that is known; false if it is neither that nor known.
+    pub(crate) fn push(&mut self, aborted: Aborted) -> bool {
+        match self.entries.last() {
+            Some(last) if last.last_offset >= aborted.last_offset => {
+                let at = self.at(aborted.last_offset);
+                self.entries.get(at) == Some(&aborted)
+            }
+            _ => {
+                self.entries.push(aborted);
+                true
+            }
+        }
+    }
+
+    /// The place of the first whose marker is at or past `offset`.
+    fn at(&self, offset: i64) -> usize {
+        self.entries
+            .partition_point(|aborted| aborted.last_offset < offset)
+    }
+
+    /// Those that a reader of `start..end` needs.
+    pub(crate) fn within(&self, start: i64, end: i64) -> impl Iterator<Item = &Aborted> {
+        let mut over = false;
+        self.entries[self.at(start)..]
+            .iter()
+            .take_while(move |aborted| {
+                let wanted = !over;
+                // What is decided later began at or past the end.
+                over = aborted.stable_offset >= end;
+                wanted
+            })
+            .filter(move |aborted| aborted.first_offset < end)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Aborted> {
+        self.entries.iter()
+    }
+
+    /// Those that are not in the meta stream yet.
+    pub(crate) fn changed(&self) -> &[Aborted] {
+        &self.entries[self.at(self.kept_through.saturating_add(1))..]
+    }
+
+    pub(crate) fn set_kept(&mut self) {
+        if let Some(last) = self.entries.last() {
+            self.kept_through = last.last_offset;
+        }
+    }
+
+    /// Forgets those whose markers are below the log start.
+    pub(crate) fn forget_below(&mut self, start: i64) {
+        self.entries.drain(..self.at(start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(entries: &[(i64, i64, i64, i64)]) -> AbortedTransactions {
+        let mut index = AbortedTransactions::default();
+        for (producer_id, first_offset, last_offset, stable_offset) in entries {
+            assert!(index.push(Aborted {
+                producer_id: *producer_id,
+                first_offset: *first_offset,
+                last_offset: *last_offset,
+                stable_offset: *stable_offset,
+            }));
+        }
+        index
+    }
+
+    fn four() -> AbortedTransactions {
+        index(&[
+            (0, 0, 10, 11),
+            (1, 5, 15, 13),
+            (2, 18, 35, 25),
+            (3, 32, 50, 40),
+        ])
+    }
+
+    fn within(start: i64, end: i64) -> Vec<i64> {
+        let four = four();
+        let found = four.within(start, end);
+        found.map(|aborted| aborted.producer_id).collect()
+    }
+
+    #[test]
+    fn vectors_63_and_64_a_look_up_ends_where_nothing_undecided_can_follow() {
+        assert_eq!(within(0, 100), [0, 1, 2, 3]);
+        assert_eq!(within(0, 32), [0, 1, 2]);
+        assert_eq!(within(0, 35), [0, 1, 2, 3]);
+        assert_eq!(within(10, 35), [0, 1, 2, 3]);
+        assert_eq!(within(11, 35), [1, 2, 3]);
+        assert_eq!(within(20, 41), [2, 3]);
+        assert!(within(51, 60).is_empty());
+        // No log has the first two like this; it shows where a look-up ends.
+        assert_eq!(within(0, 11), [0]);
+    }
+
+    #[test]
+    fn vector_65_markers_ascend() {
+        let mut four = four();
+        for last_offset in [49, 50] {
+            assert!(!four.push(Aborted {
+                producer_id: 9,
+                first_offset: 3,
+                last_offset,
+                stable_offset: 51,
+            }));
+        }
+        assert_eq!(four.iter().count(), 4);
+        // One that is known is known, and is not there twice.
+        let known = four.entries[1];
+        assert!(four.push(known));
+        assert_eq!(four.iter().count(), 4);
+        four.forget_below(16);
+        assert_eq!(four.iter().count(), 2);
+    }
+
+    #[test]
+    fn vector_67_of_nothing_nothing_is_found() {
+        let mut none = AbortedTransactions::default();
+        assert_eq!(none.within(0, 100).count(), 0);
+        none.forget_below(5);
+        assert!(none.changed().is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Verification of transactions: no batch begins a transaction here unless its coordinator knows of it (KIP-890).
+//!
+//! Before the first batch of a transaction the caller starts a verification and gets a [`Guard`], asks the coordinator,
+//! and appends with that guard; it is accepted only if the verification is still the same. What ends a transaction
+//! ends the verification, so a batch that was overtaken by an abort is refused. In memory alone: after a reopening the
+//! guards of before verify nothing, and the caller asks again. At most so many as a log may have producers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::marker::Marker;
+use crate::producers::Entry;
+
+/// What a verification gives to whoever started it. The guard of no verification fits none.
+#[derive(Clone, Debug, Default)]
+pub struct Guard(Option<Arc<()>>);
+
+impl Guard {
+    /// The guard of no verification.
+    pub const NONE: Self = Self(None);
+
+    fn new() -> Self {
+        Self(Some(Arc::new(())))
+    }
+
+    /// Whether it is that of no verification: there is nothing to ask the coordinator.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Two guards are the same if they are of the same verification.
+impl PartialEq for Guard {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A verification that has been started.
+#[derive(Clone, Debug)]
+pub(crate) struct Verification {
+    pub(crate) guard: Guard,
+    /// The lowest first sequence that was asked for; the transaction must not begin above it.
+    pub(crate) sequence: i32,
+    epoch: i16,
+    /// Whether the producer's epoch rises with each of its transactions (transaction version 2).
+    pub(crate) bumps_epoch: bool,
+    created_ms: i64,
+}
+
+/// The verifications of a log, by producer.
+#[derive(Debug, Default)]
+pub(crate) struct Verifications {
+    started: BTreeMap<i64, Verification>,
+}
+
+impl Verifications {
+    pub(crate) fn get(&self, producer_id: i64) -> Option<&Verification> {
+        self.started.get(&producer_id)
+    }
+
+    /// Starts one, or takes part in the one there is. Past `max` the oldest is given up.
+    pub(crate) fn start(
+        &mut self,
+        producer_id: i64,
+        (epoch, sequence): (i16, i32),
+        bumps_epoch: bool,
+        now_ms: i64,
+        max: usize,
+    ) -> Guard {
+        if let Some(started) = self.started.get_mut(&producer_id) {
+            if epoch > started.epoch {
+                (started.epoch, started.sequence) = (epoch, sequence);
+            } else if epoch == started.epoch {
+                started.sequence = started.sequence.min(sequence);
+            }
+            return started.guard.clone();
+        }
+        if self.started.len() >= max {
+            let oldest = self.started.iter().min_by_key(|(_, v)| v.created_ms);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                self.started.remove(&oldest);
+            }
+        }
+        let guard = Guard::new();
+        let verification = Verification {
+            guard: guard.clone(),
+            sequence,
+            epoch,
+            bumps_epoch,
+            created_ms: now_ms,
+        };
+        self.started.insert(producer_id, verification);
+        guard
+    }
+
+    /// A batch was appended: what it settles is over. A marker of the epoch that a verification is for ends the transaction
+    /// before, if epochs rise with each.
+    pub(crate) fn appended(&mut self, entry: &Entry) {
+        let header = entry.header;
+        let over = match entry.marker {
+            Some(Marker { .. }) => self
+                .get(header.producer_id)
+                .is_some_and(|v| !v.bumps_epoch || v.epoch != header.producer_epoch),
+            None => header.attributes.is_transactional(),
+        };
+        if over {
+            self.started.remove(&header.producer_id);
+        }
+    }
+
+    pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
+        self.started
+            .retain(|_, v| now_ms.saturating_sub(v.created_ms) < after_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_the_limit_the_oldest_is_given_up() {
+        let mut verifications = Verifications::default();
+        let guards: Vec<Guard> = (0..3)
+            .map(|id| verifications.start(id, (0, 0), false, 10 - id, 2))
+            .collect();
+        let left: Vec<bool> = (0..3)
+            .map(|id| {
+                let left = verifications.get(id);
+                left.is_some_and(|left| left.guard == guards[id as usize])
+            })
+            .collect();
+        assert_eq!(left, [true, false, true]);
+        verifications.expire(18, 10);
+        assert!(verifications.get(0).is_some());
+        verifications.expire(18, 9);
+        assert!(verifications.started.len() == 1 && verifications.get(0).is_some());
+        verifications.expire(20, 10);
+        assert!(verifications.started.is_empty());
+    }
+}
