@@ -68,6 +68,23 @@ impl Segment {
     }
 }
 
+/// How [`SegmentLog::truncate`] cuts a log.
+#[derive(Clone, Debug)]
+pub struct Truncation {
+    /// Where the first record or segment that goes begins.
+    pub cut: u64,
+    /// Where the log goes on, at or past the cut; what lies between is a gap.
+    pub end: u64,
+    /// Where it starts, at or below `end`.
+    pub start: u64,
+    /// Those of the segment that the cut lies in.
+    pub attributes: Bytes,
+    /// The first note of the segment that is begun.
+    pub note: Option<Bytes>,
+    /// The whole of the owner's state.
+    pub state: Bytes,
+}
+
 /// The most bytes of attributes of one segment.
 pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
 /// The most bytes of one annotation.

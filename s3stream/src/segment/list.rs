@@ -196,6 +196,38 @@ impl SegmentList {
         Ok(())
     }
 
+    /// The list of a log that is cut at `cut`, where a record or a segment begins, and has no active segment until it is
+    /// begun anew. A segment that goes on past the cut is sealed there with `attributes`.
+    pub(super) fn cut(&self, cut: u64, attributes: &Bytes) -> Result<Self> {
+        check_len("attributes", attributes.len(), ATTRIBUTES_BYTES_MAX)?;
+        let mut list = self.clone();
+        list.annotations.clear();
+        list.segments.retain(|segment| segment.base < cut);
+        if let Some(last) = list.segments.last_mut()
+            && last.end.is_none_or(|end| end > cut)
+        {
+            let last = Arc::make_mut(last);
+            last.slices.retain(|slice| slice.base < cut);
+            if let Some(slice) = last.slices.last_mut()
+                && slice.log_end().is_none_or(|end| end > cut)
+            {
+                slice.end = Some(slice.stream_offset(cut));
+            }
+            last.end = Some(cut);
+            last.attributes = attributes.clone();
+        }
+        list.sealed_end = list.segments.last().and_then(|last| last.end).unwrap_or(0);
+        Ok(list)
+    }
+
+    /// The log starts at `start`, at or below its end; it may be moved down where nothing lies.
+    pub(super) fn start_at(&mut self, start: u64) -> Result<()> {
+        check_offset(start)?;
+        self.start = start;
+        self.drop_below_start();
+        Ok(())
+    }
+
     /// The places of the sealed segments that make up exactly `run`.
     fn run(&self, run: &Range<u64>) -> Result<Range<usize>> {
         let from = self

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use s3stream::segment::{Segment, SegmentLog};
+use s3stream::segment::{Segment, SegmentLog, Truncation};
 
 use super::{World, open};
 
@@ -16,6 +16,7 @@ enum Call {
     Trim { percent: u64 },
     Merge { from: usize, len: usize },
     Maintain { times: usize },
+    Truncate { percent: u64, past: u64 },
     Fetch { percent: u64, bytes: usize },
     Crash { forgets: bool },
 }
@@ -31,6 +32,8 @@ fn call() -> impl Strategy<Value = Call> {
         2 => (0..=100u64).prop_map(|percent| Call::Trim { percent }),
         2 => (0..4usize, 1..4usize).prop_map(|(from, len)| Call::Merge { from, len }),
         1 => (1..40usize).prop_map(|times| Call::Maintain { times }),
+        1 => (0..=100u64, prop_oneof![4 => Just(0), 1 => 1..9u64])
+            .prop_map(|(percent, past)| Call::Truncate { percent, past }),
         4 => (0..=100u64, 0..100usize)
             .prop_map(|(percent, bytes)| Call::Fetch { percent, bytes }),
         1 => any::<bool>().prop_map(|forgets| Call::Crash { forgets }),
@@ -80,6 +83,25 @@ impl Model {
         let start = self.start;
         self.segments
             .retain(|(_, end)| end.is_none_or(|end| end > start));
+    }
+
+    /// What goes with everything from `end` on: the record or gap that holds it begins at the offset that is returned.
+    fn truncate(&mut self, end: u64) -> u64 {
+        let first = self
+            .records
+            .iter()
+            .find(|(_, record_end, _)| *record_end > end);
+        let cut = first.map_or(self.next, |(start, ..)| *start).min(end);
+        self.records.retain(|(_, end, _)| *end <= cut);
+        self.segments.retain(|(base, _)| *base < cut);
+        if let Some((_, last)) = self.segments.last_mut() {
+            *last = Some(last.map_or(cut, |last| last.min(cut)));
+        }
+        self.start = self.start.min(end);
+        self.trim(self.start);
+        self.segments.push((end, None));
+        (self.next, self.acknowledged, self.notes) = (end, end, 0);
+        cut
     }
 
     /// What a reader sees from an offset on.
@@ -248,6 +270,21 @@ async fn run(calls: Vec<Call>) {
                 drop(log.change_state(model.change().unwrap()).unwrap());
                 let state = model.owner_state.clone().into();
                 log.maintain(|| ((), state)).await.unwrap();
+            }
+            Call::Truncate { percent, past } => {
+                log.flushed().await.unwrap();
+                let bounds = log.bounds();
+                let end = bounds.start + (bounds.next - bounds.start) * percent / 100 + past;
+                let cut = model.truncate(end);
+                let durable = log.truncate(&Truncation {
+                    cut,
+                    end,
+                    start: model.start,
+                    attributes: Bytes::from_static(b"cut"),
+                    note: None,
+                    state: model.owner_state.clone().into(),
+                });
+                durable.unwrap().await.unwrap();
             }
             Call::Fetch { percent, bytes } => {
                 let bounds = log.bounds();

@@ -39,6 +39,15 @@ impl World {
         self.engine = start(&self.log, &self.bucket).await;
     }
 
+    /// Nothing becomes durable from now on.
+    pub(crate) fn hold(&self) {
+        self.log.hold();
+    }
+
+    pub(crate) fn release(&self) {
+        self.log.release();
+    }
+
     /// The log fails, and the engine opens it again by itself.
     pub(crate) async fn lose_log(&self) {
         let before = self.engine.epoch();

@@ -1,14 +1,17 @@
-//! Keeping the meta stream short: now and then the whole list is written, and the edits before it are trimmed.
+//! Writing the whole list: now and then, to keep the meta stream short, and when the log is cut.
 //!
 //! A checkpoint is a run of records that hold the owner's state and the list; it counts when its last is durable, and only
-//! then is anything trimmed.
+//! then is anything trimmed. A truncation is a checkpoint of the list as it is afterwards: both streams share one log, so
+//! whatever is appended after it comes after it.
 
 use bytes::{BufMut, Bytes};
 
 use super::{SegmentLog, State};
+use crate::segment::Truncation;
 use crate::segment::codec::put_bytes;
 use crate::segment::edit::{self, Edit};
-use crate::{Append, Result};
+use crate::segment::list::SegmentList;
+use crate::{Append, Error, Result};
 
 /// The most bytes of the list in one record.
 const CHECKPOINT_PART_BYTES: usize = 128 * 1024;
@@ -30,7 +33,13 @@ impl SegmentLog {
         let (first, last) = if self.is_checkpoint_due()? {
             // The owner's lock before this one, as for its appends.
             let (_held, owner_state) = state();
-            self.checkpoint(&mut *self.usable()?, &owner_state)?
+            let mut state = self.usable()?;
+            // What is queued but not in effect comes before the checkpoint in the stream, so it must be in it.
+            let mut list = state.list.clone();
+            for (_, edit) in &state.pending {
+                list.apply(edit)?;
+            }
+            self.checkpoint(&mut state, &list, &owner_state)?
         } else {
             match self.usable()?.checkpoint {
                 Some(first) if first > self.meta.start() => (first, None),
@@ -44,6 +53,43 @@ impl SegmentLog {
         self.meta.trim(..first).await
     }
 
+    /// Cuts the log, and begins a new segment where it goes on. It is in effect when this returns, and kept when the future
+    /// resolves; a crash before that leaves the log uncut. Give up what it no longer shows with [`Self::trim_front`].
+    ///
+    /// # Errors
+    /// `Unavailable`: an append or an edit is in flight. `Invalid`: the bounds do not go together. Else as
+    /// [`Stream::append`](crate::Stream::append). In all cases nothing was cut.
+    pub fn truncate(&self, truncation: &Truncation) -> Result<Append> {
+        let mut state = self.usable()?;
+        let bounds = (self.confirm_of(&state), self.next_of(&state.list));
+        if state.jumping || !state.pending.is_empty() || bounds.0 < bounds.1 {
+            return Err(Error::unavailable("the log is not quiet"));
+        }
+        let Truncation {
+            cut, end, start, ..
+        } = *truncation;
+        if cut > end || start > end || cut > bounds.1 {
+            return Err(Error::invalid(
+                "a cut past the log end, or a log that ends below its start",
+            )
+            .with("cut", cut)
+            .with("end", end)
+            .with("start", start));
+        }
+        let mut list = state.list.cut(cut, &truncation.attributes)?;
+        list.start_at(start.min(cut))?;
+        list.apply(&self.begin_edit(end))?;
+        list.start_at(start)?;
+        if let Some(note) = &truncation.note {
+            list.apply(&Edit::Annotate { note: note.clone() })?;
+        }
+        let (_, last) = self.checkpoint(&mut state, &list, &truncation.state)?;
+        state.list = list;
+        // Nothing was in flight, so all that is left is durable.
+        state.confirm_floor = end;
+        last.ok_or_else(|| Error::internal("a checkpoint without a part"))
+    }
+
     fn is_checkpoint_due(&self) -> Result<bool> {
         let state = self.usable()?;
         let due = state.list.segments().len();
@@ -52,12 +98,12 @@ impl SegmentLog {
     }
 
     /// Queues owner's state and list in parts; gives the meta offset of the first and the append of the last.
-    fn checkpoint(&self, state: &mut State, owner_state: &[u8]) -> Result<(u64, Option<Append>)> {
-        // What is queued but not in effect comes before the checkpoint in the stream, so it must be in it.
-        let mut list = state.list.clone();
-        for (_, edit) in &state.pending {
-            list.apply(edit)?;
-        }
+    fn checkpoint(
+        &self,
+        state: &mut State,
+        list: &SegmentList,
+        owner_state: &[u8],
+    ) -> Result<(u64, Option<Append>)> {
         let mut bytes = Vec::new();
         put_bytes(&mut bytes, owner_state);
         bytes.put_slice(&list.encode());
