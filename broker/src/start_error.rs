@@ -137,6 +137,9 @@ fn wal_remedy(error: &wal::Error, bucket: &str, wal: &str) -> Option<String> {
         wal::Error::Corrupt { .. } => format!(
             "acknowledged records in {wal} cannot be read: restore it from a copy of the volume; nothing was overwritten"
         ),
+        wal::Error::Unguarded { .. } => format!(
+            "{wal} is a volume that several hosts can attach and that takes no reservations: use one that takes them (NVMe, SCSI-3) or one that is not shared; nothing was written"
+        ),
         wal::Error::UnknownFormat { .. } => "a newer version wrote this: use that version".into(),
         wal::Error::Io { .. }
         | wal::Error::Failed { .. }

@@ -183,6 +183,7 @@ impl From<wal::Error> for Error {
             | wal::Error::Mismatch { .. }
             | wal::Error::NotNew { .. }
             | wal::Error::UnknownFormat { .. }
+            | wal::Error::Unguarded { .. }
             | wal::Error::Invalid(_) => ErrorKind::Invalid,
         };
         Self::new(kind, "write-ahead log").caused_by(error)

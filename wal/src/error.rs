@@ -91,6 +91,14 @@ pub enum Error {
         /// The highest known.
         known: u32,
     },
+    /// Nothing keeps another host from writing to the device, which says that several can.
+    #[error("{place} {what}")]
+    Unguarded {
+        /// The device.
+        place: String,
+        /// What it says.
+        what: String,
+    },
     /// The log was closed.
     #[error("log closed")]
     Closed,
@@ -105,9 +113,16 @@ pub enum Error {
     Invalid(String),
 }
 
+/// What Linux answers an operation that another host's reservation keeps out: `EBADE`.
+const CONFLICT: i32 = 52;
+
 impl Error {
     /// What a device reported. One that knows more than the operating system said gives an error of this kind as the cause (`io::Error::other`).
     pub(crate) fn of_device(op: &'static str, place: String, source: io::Error) -> Self {
+        if cfg!(target_os = "linux") && source.raw_os_error() == Some(CONFLICT) {
+            let by = format!("another host, which has reserved {place}");
+            return Self::Fenced { by };
+        }
         match source.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
             Some(known) => known.clone(),
             None => Self::Io {

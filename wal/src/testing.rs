@@ -15,6 +15,7 @@ mod model_directory;
 mod model_store;
 mod recording_device;
 mod runtime_clock;
+mod shared_disk;
 
 pub use conformance::{Storage, conformance};
 pub use device_contract::device_conformance;
@@ -27,3 +28,4 @@ pub use model_directory::{
 pub use model_store::{Asked, Lie, ModelStore, Objects, Request, StoreStep, Waiting};
 pub use recording_device::{Operation, RecordingDevice};
 pub use runtime_clock::RuntimeClock;
+pub use shared_disk::{SharedDisk, SharedHost, Step as ReservationStep};

@@ -11,7 +11,7 @@ use std::{
 
 use wal::{
     Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Replay,
-    block::{BlockLog, Config, Device, FileDevice, FileOptions},
+    block::{BlockLog, Config, Device, FileDevice, FileOptions, Refusal},
     testing::{Hear, Storage, conformance},
 };
 
@@ -332,4 +332,26 @@ async fn a_block_device_is_used_by_one_log_at_a_time() {
     assert_eq!(log.usage().capacity, (8 << 20) - 128 * 1024);
     let error = refused(&place, &state).await;
     assert!(matches!(error, Error::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs root and losetup: .ci/run device"]
+async fn a_block_device_without_reservations_says_so_and_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk");
+    fs::write(&file, vec![0; 8 << 20]).unwrap();
+    let disk = LoopDevice::over(&file, "4096");
+    let options = FileOptions::default();
+    let device = FileDevice::open(Path::new(&disk.0), options).await.unwrap();
+    let reservations = device.as_ref().unwrap().reservations().unwrap();
+    let refused = reservations.register(1);
+    assert!(
+        matches!(refused, Err(Refusal::Unsupported(_))),
+        "{refused:?}"
+    );
+    assert!(!reservations.shared().unwrap());
+    drop((device, reservations));
+    start(&BlockLog::file(&disk.0, 0), &mut state()).await;
+    let plain = FileDevice::open(&file, options).await.unwrap().unwrap();
+    assert!(plain.reservations().is_none(), "a file has none");
 }

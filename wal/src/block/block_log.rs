@@ -2,8 +2,9 @@
 //!
 //! - Nothing is written that is not either the making of a new log or after [`Replay::start`].
 //! - One owner at a time: a file by a lock, a block device by `O_EXCL`, a [`Device`] by a lease of this value and its clones.
+//! - Of the hosts that can attach a device one can write: it holds a reservation, which the next takes from it before it reads (`reservation.rs`).
 //!
-//! A lock and `O_EXCL` hold on one host. A volume that several hosts can attach needs a reservation of its own, which is not taken here.
+//! A device that takes no reservations must be attached to one host: a lock and `O_EXCL` hold on one.
 
 use std::{
     path::PathBuf,
@@ -22,6 +23,7 @@ use super::{
     file::{FileDevice, FileOptions},
     reader::{self, Reader},
     replay::{BlockReplay, bounded, write_copies},
+    reservation::{self, Reservations},
     ring::{BLOCK, CAPACITY_MIN, COPIES, RING_START, Ring},
     superblock::{Copies, Superblock},
 };
@@ -200,7 +202,10 @@ impl Backend for BlockLog {
                 "{place}: blocks of {block_bytes} bytes, at most {BLOCK} can be used"
             )));
         }
-        // First of all, so that what is read is what a power cut would leave (W8).
+        if let Some(reservations) = device.reservations() {
+            fence(&device, reservations, state).await?;
+        }
+        // Before anything is read, so that what is read is what a power cut would leave (W8).
         reader::sync(&device).await?;
         let found = look(&device).await?;
         let claim = found.as_ref().map(|copies| copies.newest.claim());
@@ -224,6 +229,22 @@ impl Backend for BlockLog {
         let opened = BlockReplay::open(place, device, copies, reader, &self.config, state).await?;
         Ok(Box::new(opened))
     }
+}
+
+/// Keeps other hosts from writing from here on. Whoever may not have the log learns so before it fences the owner.
+async fn fence(
+    device: &Arc<dyn Device>,
+    reservations: Arc<dyn Reservations>,
+    state: &LogState,
+) -> Result<(), Error> {
+    let found = match look(device).await {
+        // Another host may be making it: what it wrote between two reads is there at the second look.
+        Err(Error::Corrupt { .. }) => look(device).await?,
+        found => found?,
+    };
+    let claim = found.map(|copies| copies.newest.claim());
+    admit(&device.name(), claim.as_ref(), state)?;
+    reservation::take(device.name(), reservations).await
 }
 
 /// Reads both superblock copies; `None` is a blank device.
@@ -287,6 +308,10 @@ impl Device for Leased {
 
     fn sync(&self, done: WriteDone) {
         self.device.sync(done);
+    }
+
+    fn reservations(&self) -> Option<Arc<dyn Reservations>> {
+        self.device.reservations()
     }
 
     fn name(&self) -> String {

@@ -5,9 +5,11 @@
 //!   512-byte sectors.
 //! - After a `sync` completes, what `read` returns is what would be read after a power cut, unless something was written since.
 
-use std::{fmt::Debug, io};
+use std::{fmt::Debug, io, sync::Arc};
 
 use bytes::Bytes;
+
+use super::reservation::Reservations;
 
 /// Takes the outcome of a write or a sync.
 pub type WriteDone = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -79,6 +81,12 @@ pub trait Device: Send + Sync + Debug {
 
     /// Makes everything that was written before durable, however it was written and by whom, and forgets any copy that is not the device's own.
     fn sync(&self, done: WriteDone);
+
+    /// What keeps other hosts from writing to it, where it can be attached to several. A write that was kept out fails with `EBADE`, which ends a log as
+    /// fenced.
+    fn reservations(&self) -> Option<Arc<dyn Reservations>> {
+        None
+    }
 
     /// What messages call it.
     fn name(&self) -> String;

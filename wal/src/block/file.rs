@@ -20,10 +20,13 @@ use tokio::sync::oneshot;
 use super::{
     aligned,
     device::{Device, Geometry, ReadDone, WriteDone},
+    reservation::Reservations,
     ring::BLOCK,
 };
 use crate::Error;
 
+#[cfg(target_os = "linux")]
+mod persistent;
 mod threads;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
@@ -44,6 +47,7 @@ pub struct FileDevice {
     name: String,
     geometry: Geometry,
     queue: Queue,
+    reservations: Option<Arc<dyn Reservations>>,
 }
 
 /// How to use a file.
@@ -196,7 +200,8 @@ impl FileDevice {
 
     fn run(path: &Path, file: File, way: Way, options: FileOptions) -> Result<Option<Self>, Error> {
         let metadata = file.metadata().map_err(|e| io_error("stat", path, e))?;
-        let (len_bytes, block_bytes) = if metadata.file_type().is_block_device() {
+        let block_device = metadata.file_type().is_block_device();
+        let (len_bytes, block_bytes) = if block_device {
             (
                 device_len(&file).map_err(|e| io_error("measure", path, e))?,
                 sector(&file),
@@ -218,7 +223,13 @@ impl FileDevice {
             block_bytes: block_bytes.max(512),
             len_bytes,
         };
-        let (queue, reason) = Queue::start(&Arc::new(file), geometry, way, options)
+        let file = Arc::new(file);
+        let reservations = if block_device {
+            reservations(&file)
+        } else {
+            None
+        };
+        let (queue, reason) = Queue::start(&file, geometry, way, options)
             .map_err(|e| io_error("start a thread for", path, e))?;
         if let Some(reason) = reason {
             tracing::info!(path = %path.display(), reason, "block log device is driven by threads");
@@ -229,6 +240,7 @@ impl FileDevice {
             name,
             geometry,
             queue,
+            reservations,
         }))
     }
 
@@ -255,13 +267,17 @@ impl Device for FileDevice {
         self.queue.send(Job::Sync { done });
     }
 
+    fn reservations(&self) -> Option<Arc<dyn Reservations>> {
+        self.reservations.clone()
+    }
+
     fn name(&self) -> String {
         self.name.clone()
     }
 }
 
 /// Runs what may block on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (tell, told) = oneshot::channel();
@@ -450,12 +466,18 @@ fn device_len(mut file: &File) -> io::Result<u64> {
 
 #[cfg(target_os = "linux")]
 mod platform {
-    use std::{fs::File, io};
+    use std::{fs::File, io, sync::Arc};
 
     use rustix::{
         fs::{Advice, FallocateFlags, fadvise, fallocate, ioctl_blksszget},
         io::Errno,
     };
+
+    use super::Reservations;
+
+    pub(super) fn reservations(file: &Arc<File>) -> Option<Arc<dyn Reservations>> {
+        Some(Arc::new(super::persistent::Persistent(Arc::clone(file))))
+    }
 
     /// Not `O_SYNC`: that also waits for the journal to write the file's new modification time.
     pub(super) fn direct_flags() -> Option<i32> {
@@ -491,7 +513,13 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use std::{fs::File, io};
+    use std::{fs::File, io, sync::Arc};
+
+    use super::Reservations;
+
+    pub(super) fn reservations(_: &Arc<File>) -> Option<Arc<dyn Reservations>> {
+        None
+    }
 
     pub(super) fn direct_flags() -> Option<i32> {
         None
@@ -518,4 +546,6 @@ mod platform {
     }
 }
 
-use platform::{direct_flags, exclusive_flag, forget_cached, preallocate, sector, uncached_flag};
+use platform::{
+    direct_flags, exclusive_flag, forget_cached, preallocate, reservations, sector, uncached_flag,
+};

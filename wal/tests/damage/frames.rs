@@ -255,3 +255,20 @@ fn a_write_that_the_device_only_said_to_be_done_is_corrupt_and_no_torn_tail() {
         );
     }
 }
+
+#[test]
+fn a_frame_that_turns_up_after_the_seal_is_not_replayed() {
+    // W8: a read went wrong on its way, the log was sealed without the last frame, and the next time it reads well.
+    let (device, mut state, positions) = written(3);
+    let faulty = FaultyDevice::new(Arc::new(device.clone()));
+    let byte = frame_byte(positions[2].start) as u64 + 200;
+    faulty.plant(Fault::Flip { byte, bit: 3 });
+    let place = BlockLog::on(Arc::new(faulty)).with_config(config());
+    let opened = device.drive(place.open(&state)).unwrap();
+    assert_eq!(opened.ends()[0].end, positions[1].end);
+    state.begin(opened.ends(), opened.start_position());
+    drop(opened);
+    // It never started: nothing stands where the frame is.
+    state.grant(LogEpoch::new(3));
+    goes_on(&device, &mut state, &[0, 1]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wal::{
     Backend, Error, LogEpoch, LogState,
     block::BlockLog,
-    testing::{Hear, MemoryDevice, Operation, RecordingDevice},
+    testing::{Fault, FaultyDevice, Hear, MemoryDevice, Operation, RecordingDevice},
 };
 
 use crate::support::*;
@@ -183,4 +183,29 @@ fn a_clock_that_runs_backwards_cannot_bring_back_an_old_superblock() {
         life() == life(),
         "the same life at another time is the same bytes"
     );
+}
+
+#[test]
+fn after_a_start_that_died_between_its_copies_the_older_one_is_written_first() {
+    // Whatever happens to that write, what the newest copy says stays.
+    let (device, mut state, _) = written(1);
+    let mut first = COPIES[0];
+    for _ in 0..4 {
+        let faulty = FaultyDevice::new(Arc::new(device.clone()));
+        let recording = RecordingDevice::<()>::new(Arc::new(faulty.clone()));
+        let place = BlockLog::on(Arc::new(recording.clone())).with_config(config());
+        let opened = device.drive(place.open(&state)).unwrap();
+        state.begin(opened.ends(), opened.start_position());
+        let kind = std::io::ErrorKind::Other;
+        faulty.plant(Fault::Write { nth: 1, kind });
+        assert!(device.drive(opened.start(Hear::new() as _)).is_err());
+        let writes = recording.trace().into_iter().filter_map(|o| match o {
+            Operation::Write { at, .. } => Some(at as usize),
+            _ => None,
+        });
+        assert_eq!(writes.collect::<Vec<_>>()[0], first);
+        // It was the one that was written: the other is the older one now.
+        first = COPIES[usize::from(first == COPIES[0])];
+        state.grant(LogEpoch::new(state.epoch.get() + 1));
+    }
 }

@@ -1,7 +1,10 @@
 //! The state machine alone: what goes to the device when, and what a completion means.
 
 use super::*;
-use crate::{Identity, LogUuid, block::Config};
+use crate::{
+    Identity, LogUuid,
+    block::{Config, superblock::Copy},
+};
 
 const START: u64 = 8192;
 
@@ -331,6 +334,27 @@ fn a_trim_inside_a_frame_keeps_the_frame() {
         4096,
         "the second record of the second frame is owed"
     );
+}
+
+#[test]
+fn a_trim_ahead_of_what_is_durable_gives_up_only_what_is() {
+    let mut log = pipeline(eager());
+    log.append(&[&[1; 10]]).unwrap();
+    let first = log.submit();
+    log.complete(first[0].tag, Ok(()));
+    let in_flight = log.append(&[&[2; 10]]).unwrap();
+    let second = log.submit();
+    commits(&mut log);
+    log.trim(in_flight.end);
+    let copy = log.submit();
+    let Copy::Valid(marked) = Superblock::decode(&copy[0].data) else {
+        panic!("no superblock");
+    };
+    assert_eq!(marked.tail, START + 4096, "the frame in flight is owed");
+    log.complete(Tag::Superblock, Ok(()));
+    log.complete(Tag::Superblock, Ok(()));
+    log.complete(second[0].tag, Ok(()));
+    assert_eq!(log.usage().used, 4096);
 }
 
 #[test]

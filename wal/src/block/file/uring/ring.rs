@@ -4,7 +4,7 @@
 //!   the slots of a ring that fails is [given up](Ring::give_up), at most [`SLOTS`] operations.
 //! - What this needs of the kernel is asked at the opening: Linux 5.13 has it all.
 //!
-//! The one file of this crate with unsafe code.
+//! The one file with unsafe code that hands memory to the kernel for longer than a call.
 
 #![allow(
     unsafe_code,

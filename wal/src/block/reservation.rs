@@ -1,0 +1,121 @@
+//! A volume that several hosts can attach: the persistent reservation that keeps all hosts but one from writing (F2, decision 0013).
+//!
+//! - From before the taker reads until another takes it, no write of any other host lands: the pre-emption is the fence.
+//! - Each step may be repeated, and a crash after any of them leaves nothing that the next taker must know: it registers anew and removes whoever else
+//!   is registered, so nobody needs to know anybody's key.
+//! - Nothing is given back: a reservation that nobody uses keeps nobody from taking it.
+//!
+//! It tells hosts apart, not processes: of those `O_EXCL` lets in one at a time.
+
+use std::{fmt::Debug, io, sync::Arc};
+
+use super::file::blocking;
+use crate::Error;
+
+/// What one host asks of a device. Each call may block, and may be repeated.
+pub trait Reservations: Send + Sync + Debug {
+    /// Registers this host under `key`.
+    ///
+    /// # Errors
+    /// `Unsupported` where the device takes no reservations; `Conflict` if this host is registered under another key, by another program.
+    fn register(&self, key: u64) -> Result<(), Refusal>;
+
+    /// Reserves the device for all that are registered, of which this host is one: nobody else may write.
+    ///
+    /// # Errors
+    /// `Conflict` if this host is not registered any more, or the device is reserved in another way.
+    fn reserve(&self, key: u64) -> Result<(), Refusal>;
+
+    /// Removes every registration but this host's, and aborts what those hosts have in flight.
+    ///
+    /// # Errors
+    /// `Conflict` if this host is not registered any more.
+    fn preempt(&self, key: u64) -> Result<(), Refusal>;
+
+    /// Whether the device says of itself that several hosts can attach it. Most say nothing, which is `false`.
+    ///
+    /// # Errors
+    /// If it could not be asked.
+    fn shared(&self) -> io::Result<bool>;
+}
+
+/// Why a device did not do what it was asked.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It takes no reservations.
+    Unsupported(String),
+    /// Another host was before this one.
+    Conflict,
+    /// Anything else.
+    Failed(io::Error),
+}
+
+/// What every host registers under: nothing asks which one it is, and to register again under the same key is no change. Under any other key an NVMe
+/// device would refuse a host that starts anew.
+const KEY: u64 = u64::from_be_bytes(*b"s3stream");
+
+/// Takes the device. When this returns `Ok`, no other host's write lands any more, or the device takes no reservations and does not say that it is
+/// shared.
+pub(crate) async fn take(place: String, reservations: Arc<dyn Reservations>) -> Result<(), Error> {
+    blocking(move || take_now(&place, &*reservations)).await
+}
+
+fn take_now(place: &str, reservations: &dyn Reservations) -> Result<(), Error> {
+    if let Err(refusal) = reservations.register(KEY) {
+        return match refusal {
+            Refusal::Unsupported(reason) => without(place, reservations, &reason),
+            refusal => Err(refused(place, "register with", refusal)),
+        };
+    }
+    let reserved = reservations.reserve(KEY);
+    reserved.map_err(|refusal| refused(place, "reserve", refusal))?;
+    let preempted = reservations.preempt(KEY);
+    preempted.map_err(|refusal| refused(place, "pre-empt the other hosts of", refusal))?;
+    tracing::info!(
+        place,
+        "a persistent reservation keeps other hosts from writing"
+    );
+    Ok(())
+}
+
+/// A device without reservations is used if it does not say that it is shared.
+fn without(place: &str, reservations: &dyn Reservations, reason: &str) -> Result<(), Error> {
+    match reservations.shared() {
+        Ok(true) => Err(Error::Unguarded {
+            place: place.to_owned(),
+            what: format!(
+                "says that several hosts can attach it, and takes no reservation that keeps others from writing: {reason}"
+            ),
+        }),
+        Ok(false) => {
+            tracing::info!(
+                place,
+                reason,
+                "no persistent reservations: this volume must be attached to one host alone"
+            );
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(place, reason, %error, "no persistent reservations, and whether the volume is shared could not be asked: it must be attached to one host alone");
+            Ok(())
+        }
+    }
+}
+
+fn refused(place: &str, op: &'static str, refusal: Refusal) -> Error {
+    let place = place.to_owned();
+    let source = match refusal {
+        Refusal::Conflict => {
+            let by =
+                "another host that reserved it at the same time, or another program".to_owned();
+            return Error::InUse { place, by };
+        }
+        Refusal::Unsupported(what) => io::Error::new(io::ErrorKind::Unsupported, what),
+        Refusal::Failed(source) => source,
+    };
+    Error::Io {
+        op,
+        place,
+        source: Arc::new(source),
+    }
+}
