@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod lag;
+mod process;
 #[path = "../support/records.rs"]
 mod records;
 mod runtime;
