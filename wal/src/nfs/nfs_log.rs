@@ -133,11 +133,13 @@ impl NfsLog {
         let name = Name::made(state.identity.log).to_string();
         let draft = Name::Draft(nonce).to_string();
         let io = |e| failed("make a log in", &place, e);
-        directory
+        let created = directory
             .create(&draft, RING_START, 0, superblock.encode())
-            .await
-            .map_err(io)?;
-        let linked = link(directory, &draft, &name).await;
+            .await;
+        let linked = match created {
+            Ok(()) => link(directory, &draft, &name).await,
+            Err(error) => Err(error),
+        };
         let _ = directory.remove(&draft).await;
         // If it was there before, that is as good: what counts is what it says.
         linked.map_err(io)?;

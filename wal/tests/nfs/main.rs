@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod full;
 mod lag;
 mod process;
 #[path = "../support/records.rs"]
