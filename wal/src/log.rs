@@ -19,6 +19,28 @@ pub struct Usage {
     pub capacity: u64,
     /// What it holds: from the lowest byte that cannot be reused yet to the end, headers and padding included.
     pub used: u64,
+    /// What may wait to be written.
+    pub queue_capacity: u64,
+    /// What waits. A record is let in whatever its size when this is 0.
+    pub queued: u64,
+    /// What a record takes at most beside its own bytes.
+    pub overhead: u64,
+    /// What a record takes at least, if that is more.
+    pub least: u64,
+}
+
+impl Usage {
+    /// The most that a record of `len` bytes adds to `used` and to `queued`.
+    pub fn room_for(&self, len: u64) -> u64 {
+        (len + self.overhead).max(self.least)
+    }
+
+    /// Whether records that take `promised`, and one more of `len` bytes, are not refused as `Full` (S9).
+    pub fn admits(&self, promised: u64, len: u64) -> bool {
+        let more = promised + self.room_for(len);
+        let alone = self.queued == 0 && promised == 0;
+        self.used + more <= self.capacity && (alone || self.queued + more <= self.queue_capacity)
+    }
 }
 
 /// Takes appends for one epoch. Dropping it without [`close`](Self::close) is a crash: what was acknowledged replays.
@@ -28,7 +50,7 @@ pub trait Log: Send + Sync + Debug {
     /// when it is durable, never from inside this call. The range is where the record will be.
     ///
     /// # Errors
-    /// `Full` until a trim or a completion makes room, `TooLarge`, `Invalid` for an empty record, `Closed`, `Failed` and `Fenced`. None of them has
+    /// `Full` until a trim or a completion makes room, never while [`Usage::admits`] the record; `TooLarge`, `Invalid` for an empty record, `Closed`, `Failed` and `Fenced`. None of them has
     /// reserved anything.
     fn append(&self, parts: &[&[u8]]) -> Result<Range<Position>, Error>;
 

@@ -370,6 +370,8 @@ impl Log for MemoryAppends {
         Usage {
             capacity: self.place.capacity,
             used: content.end - content.tail,
+            queue_capacity: u64::MAX,
+            ..Usage::default()
         }
     }
 

@@ -1,8 +1,9 @@
 //! Admission: one budget of bytes, first come first served (S9).
 //!
 //! `held = in flight + log cache`, and `held <= limit` but for the padding of the commits in flight, which is
-//! known only when they are durable. `log used + promised <= 7/8 of the log`: the last eighth is for padding, at
-//! most two blocks a record, and for the skip at the ring's end. It keeps no bytes itself and knows no streams.
+//! known only when they are durable. `log used + promised <= 7/8 of the log`, and `log queued + promised <= its queue`
+//! but for a lone record; a record promises the most that it may take, as the log says. So an append with a current
+//! permit is not refused as `Full`. It keeps no bytes itself and knows no streams.
 
 use std::{
     collections::VecDeque,
@@ -41,32 +42,37 @@ struct State {
 impl State {
     /// Whether `bytes` fit in memory and in the log.
     fn fits(&self, bytes: u64, limit: u64) -> bool {
-        let Some(log) = &self.log else { return false };
-        let used = log.usage().used;
-        self.held + bytes <= limit
-            && used + self.promised + log_space(bytes) <= usable(log.as_ref())
+        self.usage().is_some_and(|log| {
+            self.has_room(&log, bytes, limit) && log.admits(self.promised, bytes)
+        })
     }
 
-    fn take(&mut self, bytes: u64) {
+    /// Whether `bytes` fit once the log has written what waits in it.
+    fn has_room(&self, log: &wal::Usage, bytes: u64, limit: u64) -> bool {
+        self.held + bytes <= limit && log.used + self.promised + log.room_for(bytes) <= usable(log)
+    }
+
+    fn usage(&self) -> Option<wal::Usage> {
+        self.log.as_ref().map(|log| log.usage())
+    }
+
+    /// What the log must have room for until the record is in it.
+    fn take(&mut self, bytes: u64) -> u64 {
+        let room = self.usage().map_or(0, |log| log.room_for(bytes));
         self.held += bytes;
-        self.promised += log_space(bytes);
+        self.promised += room;
+        room
     }
 
-    fn give_back(&mut self, bytes: u64) {
+    fn give_back(&mut self, bytes: u64, room: u64) {
         self.held -= bytes;
-        self.promised -= log_space(bytes);
+        self.promised -= room;
     }
 }
 
-/// What of a log is used: the rest is for padding.
-fn usable(log: &dyn wal::Log) -> u64 {
-    let capacity = log.usage().capacity;
-    capacity - capacity / 8
-}
-
-/// What a record of `bytes` may take of the log when it is alone in its frame.
-const fn log_space(bytes: u64) -> u64 {
-    bytes + 2 * 4096
+/// What of a log is used: the rest is for a log of the caller's that does not know exactly what its padding takes.
+fn usable(log: &wal::Usage) -> u64 {
+    log.capacity - log.capacity / 8
 }
 
 #[derive(Debug)]
@@ -74,7 +80,8 @@ struct Waiter {
     ticket: u64,
     bytes: u64,
     waker: Option<Waker>,
-    granted: bool,
+    /// The room in the log that it was granted.
+    granted: Option<u64>,
 }
 
 impl Admission {
@@ -99,8 +106,8 @@ impl Admission {
                 .with("held", state.held)
                 .with("limit", self.limit));
         }
-        state.take(bytes);
-        Ok(self.permit(bytes, state.generation))
+        let room = state.take(bytes);
+        Ok(self.permit(bytes, room, state.generation))
     }
 
     /// Waits for `bytes`. The place in the queue is taken when this returns, not when it is first polled.
@@ -121,7 +128,7 @@ impl Admission {
             ticket,
             bytes,
             waker: None,
-            granted: false,
+            granted: None,
         });
         let wakers = self.grant(&mut state);
         drop(state);
@@ -154,7 +161,7 @@ impl Admission {
         state
             .waiters
             .iter_mut()
-            .for_each(|waiter| waiter.granted = false);
+            .for_each(|waiter| waiter.granted = None);
     }
 
     /// Admits to `log`.
@@ -191,17 +198,29 @@ impl Admission {
         self.limit
     }
 
-    /// Whether appends wait, or the log is more than half full.
+    /// Whether an upload would make room: appends wait for more than the log's queue, or the log is more than half full.
     pub(crate) fn is_short(&self) -> bool {
         let state = self.state.lock();
-        let usage = state.log.as_ref().map(|log| log.usage());
-        waits(&state) || usage.is_some_and(|usage| usage.used > usage.capacity / 2)
+        let Some(log) = state.usage() else {
+            return waits(&state);
+        };
+        let mut waiting = state
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.granted.is_none());
+        log.used > log.capacity / 2
+            || waiting
+                .next()
+                .is_some_and(|first| !state.has_room(&log, first.bytes, self.limit))
     }
 
     /// What those who wait want, together; at most the limit.
     pub(crate) fn waiting_bytes(&self) -> u64 {
         let state = self.state.lock();
-        let waiting = state.waiters.iter().filter(|waiter| !waiter.granted);
+        let waiting = state
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.granted.is_none());
         waiting
             .map(|waiter| waiter.bytes)
             .sum::<u64>()
@@ -210,8 +229,8 @@ impl Admission {
 
     /// What can never fit is refused: nobody waits for ever.
     fn check_possible(&self, state: &State, bytes: u64) -> Result<()> {
-        let log = state.log.as_deref().map(usable);
-        if bytes > self.limit || log.is_some_and(|log| log_space(bytes) > log) {
+        let never = |log: wal::Usage| log.room_for(bytes) > usable(&log);
+        if bytes > self.limit || state.usage().is_some_and(never) {
             return Err(
                 Error::invalid("more bytes than the whole budget or the log")
                     .with("bytes", bytes)
@@ -221,10 +240,11 @@ impl Admission {
         Ok(())
     }
 
-    fn permit(self: &Arc<Self>, bytes: u64, generation: u64) -> Permit {
+    fn permit(self: &Arc<Self>, bytes: u64, room: u64, generation: u64) -> Permit {
         Permit {
             admission: self.clone(),
             bytes,
+            room,
             generation,
         }
     }
@@ -232,15 +252,17 @@ impl Admission {
     #[must_use = "the wakers must be woken after the lock is gone"]
     fn grant(&self, state: &mut State) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        let first = state.waiters.partition_point(|waiter| waiter.granted);
+        let first = state
+            .waiters
+            .partition_point(|waiter| waiter.granted.is_some());
         for index in first..state.waiters.len() {
             let bytes = state.waiters[index].bytes;
             if !state.fits(bytes, self.limit) {
                 break;
             }
-            state.take(bytes);
+            let room = state.take(bytes);
             let waiter = &mut state.waiters[index];
-            waiter.granted = true;
+            waiter.granted = Some(room);
             wakers.extend(waiter.waker.take());
         }
         wakers
@@ -252,6 +274,7 @@ impl Admission {
 pub struct Permit {
     admission: Arc<Admission>,
     bytes: u64,
+    room: u64,
     generation: u64,
 }
 
@@ -278,7 +301,7 @@ impl Permit {
         if state.generation != self.generation {
             return;
         }
-        state.give_back(self.bytes);
+        state.give_back(self.bytes, self.room);
         state.held += spent;
         let wakers = self.admission.grant(&mut state);
         drop(state);
@@ -316,14 +339,14 @@ impl Future for Admitted {
         }
         let generation = state.generation;
         let waiter = &mut state.waiters[index];
-        if !waiter.granted {
+        let Some(room) = waiter.granted else {
             waiter.waker = Some(context.waker().clone());
             return Poll::Pending;
-        }
+        };
         let bytes = waiter.bytes;
         state.waiters.remove(index);
         self.ticket = None;
-        Poll::Ready(Ok(admission.permit(bytes, generation)))
+        Poll::Ready(Ok(admission.permit(bytes, room, generation)))
     }
 }
 
@@ -336,9 +359,9 @@ impl Drop for Admitted {
                 return;
             };
             if let Some(waiter) = state.waiters.remove(index)
-                && waiter.granted
+                && let Some(room) = waiter.granted
             {
-                state.give_back(waiter.bytes);
+                state.give_back(waiter.bytes, room);
             }
             self.admission.grant(&mut state)
         };
@@ -348,7 +371,10 @@ impl Drop for Admitted {
 
 /// Whether anyone waits: grants go from the front, so the last tells.
 fn waits(state: &State) -> bool {
-    state.waiters.back().is_some_and(|waiter| !waiter.granted)
+    state
+        .waiters
+        .back()
+        .is_some_and(|waiter| waiter.granted.is_none())
 }
 
 /// Tickets grow along the queue.

@@ -1,6 +1,15 @@
 //! The engine with its log in its own bucket: nothing but a bucket is needed, and every request of the log is in the ledger.
 
-use s3stream::{Engine, Result};
+use std::{sync::Arc, time::Duration};
+
+use object_store::{
+    memory::InMemory,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
+use s3stream::{
+    Engine, Result,
+    wal::object::{Config, ObjectLog},
+};
 
 use crate::support::{LONG, Places, check, fill, small};
 
@@ -64,4 +73,34 @@ async fn an_owner_that_was_replaced_is_told_at_its_next_append() {
     let stream = new.open_stream(id).await.unwrap();
     assert_eq!(stream.confirm(), 5);
     check(&stream, 0..5, 100).await;
+}
+
+#[tokio::test]
+async fn an_append_with_a_permit_is_not_full_however_little_the_log_lets_wait() {
+    let places = Places::new();
+    let slow = ThrottledStore::new(
+        InMemory::new(),
+        ThrottleConfig {
+            wait_put_per_call: Duration::from_millis(2),
+            ..ThrottleConfig::default()
+        },
+    );
+    let config = Config {
+        queue_bytes_max: 10_000,
+        ..Config::default()
+    };
+    let log = ObjectLog::new(Arc::new(slow), "wal", 1).unwrap();
+    let log = Arc::new(log.with_config(config));
+    let engine = places.builder().wal_backend(log).open().await.unwrap();
+    let mut writers = Vec::new();
+    for len in [9, 800, 3_000, 20_000] {
+        let stream = engine.create_stream().await.unwrap();
+        writers.push(tokio::spawn(async move {
+            fill(&stream, 200, len).await;
+            check(&stream, 0..200, len).await;
+        }));
+    }
+    for writer in writers {
+        tokio::time::timeout(LONG, writer).await.unwrap().unwrap();
+    }
 }

@@ -218,6 +218,10 @@ impl Pipeline {
         Usage {
             capacity: self.ring.capacity(),
             used: self.gather.end() - self.tail,
+            queue_capacity: self.limits.queue_bytes_max,
+            queued: self.gather.bytes(),
+            overhead: (HEADER_LEN + PREFIX_LEN) as u64 + BLOCK,
+            least: 0,
         }
     }
 

@@ -121,7 +121,9 @@ async fn a_full_log_refuses_and_tells_when_a_trim_made_room() {
         log.usage(),
         Usage {
             capacity: 8,
-            used: 4
+            used: 4,
+            queue_capacity: u64::MAX,
+            ..Usage::default()
         }
     );
 }

@@ -169,18 +169,31 @@ impl Pipeline {
 
     /// Objects count as at least their share of the capacity.
     fn used_with(&self, bytes: u64, objects: u64) -> u64 {
-        let bytes = bytes + self.kept_bytes + self.flight_bytes + self.gather.bytes();
+        let bytes = bytes + self.kept_bytes + self.queued();
         let objects =
             objects + (self.kept.len() + self.flights.len() + self.gather.objects()) as u64;
-        let share = self.config.capacity / u64::from(self.config.objects_max);
-        bytes.max(objects * share)
+        bytes.max(objects * self.share())
     }
 
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             capacity: self.config.capacity,
             used: self.used_with(0, 0),
+            queue_capacity: self.config.queue_bytes_max as u64,
+            queued: self.queued(),
+            overhead: (HEADER_LEN + PREFIX_LEN) as u64,
+            least: self.share(),
         }
+    }
+
+    /// What an object counts at least.
+    fn share(&self) -> u64 {
+        self.config.capacity / u64::from(self.config.objects_max)
+    }
+
+    /// What is not acknowledged.
+    fn queued(&self) -> u64 {
+        self.flight_bytes + self.gather.bytes()
     }
 
     /// How the log ended, if it did.
@@ -218,7 +231,7 @@ impl Pipeline {
         let used = self.used_with(0, 0);
         let needed = self.used_with(bytes, alone.into()) - used;
         let free = self.config.capacity.saturating_sub(used);
-        let queued = self.flight_bytes + self.gather.bytes();
+        let queued = self.queued();
         let queue = (self.config.queue_bytes_max as u64).saturating_sub(queued);
         if needed > free {
             self.refused = true;

@@ -42,6 +42,7 @@ pub async fn conformance<S: Storage>(blank: impl Fn() -> S) {
     records::a_start_that_was_recorded_and_not_made_is_no_missing_log(&blank()).await;
     places::a_trimmed_record_stays_away_and_the_rest_comes_back(&blank()).await;
     places::a_full_log_takes_appends_again_after_a_trim(&blank()).await;
+    places::a_log_takes_what_it_says_that_it_has_room_for(&blank()).await;
     places::a_log_that_owes_nothing_closes_and_can_be_made_anew(&blank()).await;
     places::a_log_that_owes_closes_and_comes_back(&blank()).await;
     places::a_place_that_does_not_fit_the_state_is_refused(&blank()).await;

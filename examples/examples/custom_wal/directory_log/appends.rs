@@ -154,6 +154,9 @@ impl Log for DirectoryAppends {
         Usage {
             capacity: self.capacity,
             used: state.end - state.tail,
+            queue_capacity: u64::MAX,
+            overhead: (HEADER_LEN + LENGTH_LEN) as u64,
+            ..Usage::default()
         }
     }
 

@@ -8,10 +8,23 @@ use wal::Position;
 use super::*;
 use crate::ErrorKind;
 
-/// A log with so much room and no more.
+/// A log with so much room and no more, in which nothing waits.
 #[derive(Debug)]
-struct Room {
-    capacity: u64,
+struct Room(wal::Usage);
+
+impl Room {
+    fn of(capacity: u64) -> Arc<Self> {
+        Self::with_queue(capacity, u64::MAX)
+    }
+
+    fn with_queue(capacity: u64, queue_capacity: u64) -> Arc<Self> {
+        Arc::new(Self(wal::Usage {
+            capacity,
+            queue_capacity,
+            overhead: 4096,
+            ..wal::Usage::default()
+        }))
+    }
 }
 
 #[async_trait::async_trait]
@@ -21,10 +34,7 @@ impl wal::Log for Room {
     }
     fn trim(&self, _to: Position) {}
     fn usage(&self) -> wal::Usage {
-        wal::Usage {
-            capacity: self.capacity,
-            used: 0,
-        }
+        self.0
     }
     fn max_record_len(&self) -> usize {
         0
@@ -39,7 +49,7 @@ impl wal::Log for Room {
 
 fn serving(limit: u64, waiters_max: usize) -> Arc<Admission> {
     let admission = Admission::new(limit, waiters_max);
-    admission.serve(Arc::new(Room { capacity: 1 << 30 }));
+    admission.serve(Room::of(1 << 30));
     admission
 }
 
@@ -101,7 +111,7 @@ fn a_permit_from_before_a_reset_gives_nothing_back() {
     let old = admission.try_admit(6).unwrap();
     admission.reset(0);
     assert_eq!(admission.try_admit(1).unwrap_err().kind(), ErrorKind::Full);
-    admission.serve(Arc::new(Room { capacity: 1 << 30 }));
+    admission.serve(Room::of(1 << 30));
     admission.try_admit(10).unwrap().spend(10);
     assert!(!old.is_current());
     drop(old);
@@ -111,14 +121,32 @@ fn a_permit_from_before_a_reset_gives_nothing_back() {
 #[test]
 fn permits_promise_log_space_with_its_padding() {
     let admission = Admission::new(1 << 30, 4);
-    admission.serve(Arc::new(Room {
-        capacity: 64 * 1024,
-    }));
+    admission.serve(Room::of(64 * 1024));
     let permits: Vec<_> = std::iter::from_fn(|| admission.try_admit(1).ok()).collect();
-    assert_eq!(permits.len(), 56 * 1024 / 8193);
-    let error = admission.admit(48 * 1024 + 1).unwrap_err();
+    assert_eq!(permits.len(), 56 * 1024 / 4097);
+    let error = admission.admit(52 * 1024 + 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "it would wait for ever");
     let waiting = admission.admit(1).unwrap();
     drop(permits);
     waiting.now_or_never().unwrap().unwrap();
+}
+
+#[test]
+fn permits_promise_what_the_log_lets_wait_and_a_lone_record_is_always_let_in() {
+    let admission = Admission::new(1 << 30, 8);
+    admission.serve(Room::with_queue(1 << 30, 3 * 4200));
+    let permits: Vec<_> = std::iter::from_fn(|| admission.try_admit(100).ok()).collect();
+    assert_eq!(permits.len(), 3);
+    let mut large = admission.admit(1 << 20).unwrap();
+    let mut small = admission.admit(1).unwrap();
+    assert!((&mut large).now_or_never().is_none());
+    assert!(
+        !admission.is_short(),
+        "nothing that an upload would make room for"
+    );
+    drop(permits);
+    let alone = (&mut large).now_or_never().unwrap().unwrap();
+    assert!((&mut small).now_or_never().is_none());
+    drop(alone);
+    (&mut small).now_or_never().unwrap().unwrap();
 }

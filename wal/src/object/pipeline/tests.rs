@@ -175,3 +175,46 @@ fn garbage_is_bounded() {
     p.discard((0..100_000).map(Name::Mark).collect());
     assert_eq!(p.garbage.len(), GARBAGE_MAX);
 }
+
+#[test]
+fn what_usage_admits_is_taken_up_to_the_last_byte() {
+    let mut dice = 1_u64;
+    let mut below = |n: usize| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % n
+    };
+    for objects_max in [8, 8, 8, 64, 4096] {
+        let mut p = pipeline(Config {
+            capacity: 1 << 15,
+            objects_max,
+            queue_bytes_max: [1500, 30_000][below(2)],
+            ..small()
+        });
+        let (mut taken, mut refused, mut flying) = (0, 0, VecDeque::new());
+        for _ in 0..4_000 {
+            let usage = p.usage();
+            let (mut promised, mut lens) = (0, Vec::new());
+            for most in [p.max_record_len(), 300, 20, 1].into_iter().skip(below(4)) {
+                let len = (1..=most).rev().find(|l| usage.admits(promised, *l as u64));
+                promised += len.map_or(0, |len| usage.room_for(len as u64));
+                lens.extend(len);
+            }
+            refused += usize::from(lens.is_empty());
+            for len in lens {
+                let append = p.append(&[&vec![7; len]]);
+                append.unwrap_or_else(|error| panic!("{len} in {usage:?}: {error}"));
+                taken += 1;
+                flying.extend(p.submit().map(|request| request.number));
+            }
+            match below(5) {
+                0 | 1 => flying.extend(p.submit().map(|request| request.number)),
+                2 => flying.pop_front().into_iter().for_each(|n| p.settled(n)),
+                3 if below(8) == 0 => p.trim(p.durable_end()),
+                _ => {}
+            }
+        }
+        assert!(taken > 200 && refused > 200, "{taken}, {refused}");
+    }
+}

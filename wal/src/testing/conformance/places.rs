@@ -43,6 +43,41 @@ pub(super) async fn a_trimmed_record_stays_away_and_the_rest_comes_back(storage:
     assert_eq!(&last.payload[..], &payload(61, 5)[..]);
 }
 
+/// S9: whoever asks for room first is not refused, up to the last byte.
+pub(super) async fn a_log_takes_what_it_says_that_it_has_room_for(storage: &impl Storage) {
+    let mut state = fresh();
+    let life = live(storage, &mut state).await;
+    let log = &*life.log;
+    if log.usage().capacity > FILL_BYTES_MAX {
+        return;
+    }
+    let admitted = |most: usize| {
+        let fits = |len: &usize| log.usage().admits(0, *len as u64);
+        (1..=most.min(log.max_record_len())).rev().find(fits)
+    };
+    let (mut appended, mut filled) = (0, 0);
+    while filled < 3 {
+        let most = [usize::MAX, 3_000, 1, 17, 100_000][appended % 5];
+        if let Some(len) = admitted(most) {
+            let append = Hear::append(log, &[&payload(appended, len)]);
+            append.unwrap_or_else(|error| panic!("S9: a record of {len} bytes: {error}"));
+            appended += 1;
+            continue;
+        }
+        // Perhaps only until what waits is written.
+        life.hear.until_durable(appended).await;
+        if admitted(1).is_some() {
+            continue;
+        }
+        filled += 1;
+        let end = log.durable_end();
+        state.trim(end, end);
+        log.trim(end);
+        let room = |_: &_| admitted(1).is_some();
+        life.hear.until("room", room).await;
+    }
+}
+
 pub(super) async fn a_full_log_takes_appends_again_after_a_trim(storage: &impl Storage) {
     let mut state = fresh();
     let life = live(storage, &mut state).await;
