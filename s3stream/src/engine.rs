@@ -37,6 +37,8 @@ use crate::{
 };
 
 const REOPEN_BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// A log may be refused so often, half a minute, before that counts as final: another process may have it that is about to end.
+const REFUSALS_MAX: u32 = 16;
 
 /// A running engine. Clones are the same engine; it ends with [`Engine::close`], or when the last clone is dropped:
 /// then nothing is uploaded any more, and what was acknowledged waits in the log.
@@ -304,6 +306,7 @@ async fn keep(core: Arc<Core>, mut settling: Settling) {
         // The old log must be gone before it can be opened again.
         settling.let_go();
         let mut backoff = Backoff::new(&core.entropy, REOPEN_BACKOFF_MOST);
+        let mut refusals = 0;
         loop {
             if core.ended().is_some() {
                 return;
@@ -315,8 +318,13 @@ async fn keep(core: Arc<Core>, mut settling: Settling) {
                     settling = reopened;
                     break;
                 }
-                Err(error) if is_final(&error) => return core.end(error),
-                Err(error) => tracing::warn!(%error, "the log could not be reopened yet"),
+                Err(error) => {
+                    refusals += u32::from(error.kind() == ErrorKind::Invalid);
+                    if is_final(&error) || refusals == REFUSALS_MAX {
+                        return core.end(error);
+                    }
+                    tracing::warn!(%error, "the log could not be reopened yet");
+                }
             }
         }
     }

@@ -1,9 +1,13 @@
 //! What happens when a commit of the log is durable: into the log cache, then `confirm` moves, then waiters wake.
 //!
 //! In this order, so that what is confirmed is readable and what is readable is durable (S3). It runs on the log's
-//! completion context and waits for nothing but short locks.
+//! completion context and waits for nothing but short locks. A panic in it ends the engine: nobody waits for what it
+//! would have told (lesson 13).
 
-use std::sync::{Arc, Weak};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
+};
 
 use wal::{Commit, Sink};
 
@@ -33,7 +37,14 @@ impl Sink for DurableSink {
         if core.is_over(self.epoch) {
             return;
         }
-        if let Err(error) = core.accept(commit) {
+        // What is half done stays so: the engine ends, and the log has the records.
+        let accepted = catch_unwind(AssertUnwindSafe(|| core.accept(commit)));
+        let panicked = |_| {
+            Err(Error::internal(
+                "a record that is durable could not be told",
+            ))
+        };
+        if let Err(error) = accepted.unwrap_or_else(panicked) {
             core.end(error);
         }
     }

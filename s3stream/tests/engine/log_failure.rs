@@ -26,6 +26,8 @@ struct Failing {
     log: MemoryLog,
     fail: Arc<AtomicBool>,
     refuse: Arc<AtomicU64>,
+    /// It is refused as another's, not as unreachable.
+    mismatch: Arc<AtomicBool>,
 }
 
 impl Failing {
@@ -34,6 +36,7 @@ impl Failing {
             log,
             fail: Arc::default(),
             refuse: Arc::default(),
+            mismatch: Arc::default(),
         }
     }
 
@@ -64,7 +67,14 @@ impl Backend for Failing {
             })
             .is_ok()
         {
-            return Err(Self::error());
+            return Err(match self.mismatch.load(Ordering::SeqCst) {
+                true => Error::Mismatch {
+                    place: "test log".into(),
+                    found: "another".into(),
+                    expected: "this one".into(),
+                },
+                false => Self::error(),
+            });
         }
         let replay = self.log.open(state).await?;
         Ok(Box::new(FailingReplay {
@@ -284,4 +294,66 @@ async fn waiting_for_room_outlives_a_failure_of_the_log() {
         .unwrap()
         .await
         .unwrap();
+}
+
+/// Whether the engine goes on when the log failed and is refused so often, as another's, while it is opened again.
+async fn goes_on_after(refusals: u64) -> Result<(), s3stream::Error> {
+    let places = Places::new();
+    let log = Failing::new(places.log.clone());
+    let builder = places.builder().wal_backend(Arc::new(log.clone()));
+    let engine = builder.open().await?;
+    let stream = engine.create_stream().await?;
+    log.mismatch.store(true, Ordering::SeqCst);
+    log.refuse.store(refusals, Ordering::SeqCst);
+    log.fail.store(true, Ordering::SeqCst);
+    assert!(stream.append(1, &[b"x"])?.await.is_err());
+    for _ in 0..1000 {
+        match stream.append(1, &[b"y"]) {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            appended => return appended?.await.map(drop),
+        }
+    }
+    panic!("it is neither served nor over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_refused_again_and_again_while_it_is_reopened_ends_the_engine() {
+    goes_on_after(15).await.unwrap();
+    let error = goes_on_after(u64::MAX).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+struct Panics;
+
+impl std::task::Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker of the caller's panics");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_commit_is_told_ends_every_append_and_nobody_waits() {
+    let places = Places::new();
+    let engine = places.open().await;
+    let stream = engine.create_stream().await.unwrap();
+    let other = engine.create_stream().await.unwrap();
+    places.log.hold();
+    let mut panics = Box::pin(stream.append(1, &[b"x"]).unwrap());
+    let waker = Arc::new(Panics).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(panics.as_mut().poll(&mut context).is_pending());
+    let appends = [other.append(1, &[b"y"]), other.append(1, &[b"z"])];
+    places.log.release();
+    for append in appends {
+        let append = tokio::time::timeout(LONG, append.unwrap()).await;
+        match append.expect("nobody waits for ever") {
+            // Told before.
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Internal, "{error}"),
+        }
+    }
+    let ended = tokio::time::timeout(LONG, engine.ended()).await;
+    assert_eq!(ended.expect("it ends").kind(), ErrorKind::Internal);
 }
