@@ -85,6 +85,12 @@ impl AbortedTransactions {
     pub(crate) fn forget_below(&mut self, start: i64) {
         self.entries.drain(..self.at(start));
     }
+
+    /// The log ends at `end` now.
+    pub(crate) fn truncate(&mut self, end: i64) {
+        self.entries.truncate(self.at(end));
+        self.kept_through = self.kept_through.min(end.saturating_sub(1));
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn vector_65_markers_ascend() {
+    fn vector_65_markers_ascend_and_are_cut_off_at_the_end() {
         let mut four = four();
         for last_offset in [49, 50] {
             assert!(!four.push(Aborted {
@@ -143,13 +149,16 @@ mod tests {
                 stable_offset: 51,
             }));
         }
+        four.truncate(51);
         assert_eq!(four.iter().count(), 4);
+        four.truncate(50);
+        assert_eq!(four.iter().count(), 3);
         // One that is known is known, and is not there twice.
         let known = four.entries[1];
         assert!(four.push(known));
-        assert_eq!(four.iter().count(), 4);
+        assert_eq!(four.iter().count(), 3);
         four.forget_below(16);
-        assert_eq!(four.iter().count(), 2);
+        assert_eq!(four.iter().count(), 1);
     }
 
     #[test]
@@ -158,5 +167,22 @@ mod tests {
         assert_eq!(none.within(0, 100).count(), 0);
         none.forget_below(5);
         assert!(none.changed().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_a_change_also_after_a_cut() {
+        let mut four = four();
+        assert_eq!(four.changed().len(), 4);
+        four.set_kept();
+        assert!(four.changed().is_empty());
+        four.truncate(36);
+        let again = Aborted {
+            producer_id: 8,
+            first_offset: 37,
+            last_offset: 38,
+            stable_offset: 39,
+        };
+        assert!(four.push(again));
+        assert_eq!(four.changed(), [again]);
     }
 }

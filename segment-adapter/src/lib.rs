@@ -6,8 +6,10 @@
 //! is answered and not written again; transactions and their markers are followed, and a reader of committed data is told
 //! what was aborted. What is acknowledged survives the process.
 //!
-//! It is not a broker: no topics, no requests, no groups of consumers, no coordinator of transactions. Followers and
-//! compaction are not served yet.
+//! A follower appends what its leader has stored, and cuts its log where the leader's is another.
+//!
+//! It is not a broker: no topics, no requests, no groups of consumers, no coordinator of transactions. Compaction is not
+//! served yet.
 //!
 //! ```
 //! use std::sync::Arc;

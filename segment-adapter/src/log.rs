@@ -7,11 +7,13 @@
 
 mod append;
 mod epochs;
+mod follower;
 mod open;
 mod read;
 mod retention;
 mod times;
 mod transactions;
+mod truncate;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +71,8 @@ struct State {
     /// What is not durable included. The meta stream has what they were at the last note or roll.
     producers: Producers,
     verifications: Verifications,
+    /// How often the log was cut since it was opened.
+    truncations: u64,
     life: Life,
 }
 

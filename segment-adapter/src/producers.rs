@@ -12,6 +12,7 @@
 mod codec;
 mod producer;
 mod rules;
+mod truncate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,5 +1,6 @@
 //! Opening: the meta stream, then the data after the last note of the active segment, which is all that is read.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,13 +11,10 @@ use super::{KafkaLog, Life, Shared, State, WallClock};
 use crate::config::LogConfig;
 use crate::epochs::{EpochStart, Epochs};
 use crate::error::LogError;
-use crate::log::read::whole_batch;
+use crate::log::read::scan;
 use crate::producers::{Entry, Producers};
 use crate::summary::{Note, Sealed, Summary};
 use crate::verification::Verifications;
-
-/// Bytes of data read at once.
-const SCAN_BYTES: usize = 1 << 20;
 
 impl KafkaLog {
     /// Opens the log on the streams of its group, as the engine gives them: the log, then its meta stream. Streams
@@ -54,6 +52,7 @@ impl KafkaLog {
                     epoch_notes: recovered.epoch_notes,
                     producers: recovered.producers,
                     verifications: Verifications::default(),
+                    truncations: 0,
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
@@ -150,22 +149,19 @@ impl Recovered {
         now_ms: i64,
     ) -> Result<(), LogError> {
         let confirm = log.bounds().confirm;
-        let mut at = self.active.end as u64;
-        while at < confirm {
-            let fetched = log.fetch_kept(at, SCAN_BYTES).await?;
-            for record in &fetched.records {
-                let batch = whole_batch(record)?;
-                let header = batch.header();
-                self.active.add(header, record.payload.len() as u64, now_ms);
-                let entry = Entry::of(&batch);
-                self.producers.add(&entry, config.producers_max);
-                at = record.offsets.end;
-            }
-            if fetched.records.is_empty() {
-                return Err(LogError::StoredState(format!(
-                    "no batch at offset {at}, below the end {confirm}"
-                )));
-            }
+        let from = self.active.end as u64;
+        let reached = scan(log, from, confirm, |record, batch| {
+            let bytes = record.payload.len() as u64;
+            self.active.add(batch.header(), bytes, now_ms);
+            let entry = Entry::of(batch);
+            self.producers.add(&entry, config.producers_max);
+            ControlFlow::Continue(())
+        });
+        let reached = reached.await?;
+        if reached < confirm {
+            return Err(LogError::StoredState(format!(
+                "no batch at offset {reached}, below the end {confirm}"
+            )));
         }
         Ok(())
     }

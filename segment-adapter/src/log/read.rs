@@ -1,9 +1,11 @@
 //! Reading: whole stored batches, never past the high watermark, or the last stable offset for a reader of what is
 //! committed; and waiting for either to move.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use s3stream::ErrorKind;
-use s3stream::segment::LogRecord;
+use s3stream::segment::{LogRecord, SegmentLog};
 
 use super::KafkaLog;
 use crate::batch::{Batch, Batches};
@@ -26,7 +28,10 @@ impl KafkaLog {
         isolation: Isolation,
     ) -> Result<FetchData, LogError> {
         self.check_readable()?;
-        let offsets = self.offsets();
+        let (offsets, truncations) = {
+            let mut state = self.shared.state.lock();
+            (self.offsets_in(&mut state), state.truncations)
+        };
         if start < offsets.log_start || start > offsets.leo {
             return Err(out_of_range(start, offsets));
         }
@@ -38,7 +43,10 @@ impl KafkaLog {
             found = within(fetched.records, bound as u64, max_bytes, min_one);
         }
         let aborted = match isolation {
-            Isolation::TxnCommitted => Some(self.aborted_within(start, found.end as i64)?),
+            Isolation::TxnCommitted => {
+                let aborted = self.aborted_within(start, found.end as i64, truncations)?;
+                Some(aborted)
+            }
             Isolation::LogEnd | Isolation::HighWatermark => None,
         };
         Ok(FetchData {
@@ -49,10 +57,19 @@ impl KafkaLog {
     }
 
     /// The aborted transactions that a reader of `start..end` needs. What is below the log start is forgotten, so it is
-    /// asked after the read, and once the log start has passed `start` the answer would not be whole.
-    fn aborted_within(&self, start: i64, end: i64) -> Result<Vec<AbortedTxn>, LogError> {
+    /// asked after the read, and once the log start has passed `start` the answer would not be whole. Nor would it be if the
+    /// log was cut meanwhile.
+    fn aborted_within(
+        &self,
+        start: i64,
+        end: i64,
+        truncations: u64,
+    ) -> Result<Vec<AbortedTxn>, LogError> {
         let mut state = self.shared.state.lock();
         let offsets = self.offsets_in(&mut state);
+        if state.truncations != truncations {
+            return Err(LogError::Busy("the log was cut during the read".into()));
+        }
         if start < offsets.log_start {
             return Err(out_of_range(start, offsets));
         }
@@ -139,6 +156,33 @@ fn out_of_range(offset: i64, offsets: Offsets) -> LogError {
         start: offsets.log_start,
         end: offsets.leo,
     }
+}
+
+/// Bytes of data read at once by who takes stock of it.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// Visits the records from `from` on that are kept, hidden ones too, with the batch of each, until the visitor breaks or
+/// there is none below `end`; gives the offset that was reached.
+pub(super) async fn scan(
+    log: &SegmentLog,
+    from: u64,
+    end: u64,
+    mut visit: impl FnMut(&LogRecord, &Batch) -> ControlFlow<()>,
+) -> Result<u64, LogError> {
+    let mut at = from;
+    while at < end {
+        let records = log.fetch_kept(at, SCAN_BYTES).await?.records;
+        if records.is_empty() {
+            break;
+        }
+        for record in &records {
+            if visit(record, &whole_batch(record)?).is_break() {
+                return Ok(at);
+            }
+            at = record.offsets.end;
+        }
+    }
+    Ok(at)
 }
 
 /// The one batch that a record of the log must be.

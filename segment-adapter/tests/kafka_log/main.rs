@@ -4,6 +4,7 @@
 
 mod append;
 mod epochs;
+mod follower;
 mod model;
 mod producers;
 mod producers_model;
@@ -12,6 +13,7 @@ mod reopen;
 mod retention;
 mod times;
 mod transactions;
+mod truncate;
 mod world;
 
 use bytes::Bytes;
