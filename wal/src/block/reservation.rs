@@ -7,7 +7,13 @@
 //!
 //! It tells hosts apart, not processes: of those `O_EXCL` lets in one at a time.
 
-use std::{fmt::Debug, io, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    sync::{Arc, mpsc::sync_channel},
+    thread,
+    time::Duration,
+};
 
 use super::file::blocking;
 use crate::Error;
@@ -54,10 +60,39 @@ pub enum Refusal {
 /// device would refuse a host that starts anew.
 const KEY: u64 = u64::from_be_bytes(*b"s3stream");
 
+/// A device has answered all of it by then. Kernels give up a command after some 30 s, but not all targets let them.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Takes the device. When this returns `Ok`, no other host's write lands any more, or the device takes no reservations and does not say that it is
 /// shared.
 pub(crate) async fn take(place: String, reservations: Arc<dyn Reservations>) -> Result<(), Error> {
-    blocking(move || take_now(&place, &*reservations)).await
+    blocking(move || take_within(PATIENCE, place, reservations)).await
+}
+
+/// On a thread of its own, which a device that never answers keeps. Should it answer after all, the owner of then is fenced, and takes the device again.
+fn take_within(
+    limit: Duration,
+    place: String,
+    reservations: Arc<dyn Reservations>,
+) -> Result<(), Error> {
+    let (tell, told) = sync_channel(1);
+    let of = place.clone();
+    let failed = |source| Error::Io {
+        op: "reserve",
+        place,
+        source: Arc::new(source),
+    };
+    let thread = thread::Builder::new()
+        .name("wal-reserve".to_owned())
+        .spawn(move || {
+            // The caller may have stopped waiting.
+            let _ = tell.send(take_now(&of, &*reservations));
+        });
+    if let Err(source) = thread {
+        return Err(failed(source));
+    }
+    told.recv_timeout(limit)
+        .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
 }
 
 fn take_now(place: &str, reservations: &dyn Reservations) -> Result<(), Error> {
@@ -117,5 +152,53 @@ fn refused(place: &str, op: &'static str, refusal: Refusal) -> Error {
         op,
         place,
         source: Arc::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Answers a registration when the test lets it, then does everything.
+    #[derive(Debug)]
+    struct Slow(Barrier);
+
+    impl Reservations for Slow {
+        fn register(&self, _key: u64) -> Result<(), Refusal> {
+            self.0.wait();
+            Ok(())
+        }
+
+        fn reserve(&self, _key: u64) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn preempt(&self, _key: u64) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn shared(&self) -> io::Result<bool> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_a_device_that_does_not_answer() {
+        let slow = Arc::new(Slow(Barrier::new(2)));
+        let limit = Duration::from_millis(20);
+        let taken = take_within(limit, "disk".to_owned(), Arc::clone(&slow) as _);
+        let Err(Error::Io {
+            op: "reserve",
+            source,
+            ..
+        }) = &taken
+        else {
+            panic!("{taken:?}");
+        };
+        assert_eq!(source.kind(), io::ErrorKind::TimedOut);
+        // It ends when the device answers.
+        slow.0.wait();
     }
 }

@@ -45,6 +45,22 @@ fn a_read_or_sync_error_at_open_is_an_error_and_never_an_end() {
 }
 
 #[test]
+fn a_read_error_in_a_replay_is_an_error_and_after_a_rewind_everything_is_there() {
+    let (device, state, _) = written(3);
+    let faulty = FaultyDevice::new(Arc::new(device.clone()));
+    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+    let mut opened = device.drive(place.open(&state)).unwrap();
+    let kind = io::ErrorKind::Other;
+    faulty.plant(Fault::Read { nth: 0, kind });
+    let error = device.drive(opened.next()).unwrap_err();
+    assert!(matches!(error, Error::Io { op: "read", .. }), "{error}");
+    device.drive(opened.rewind()).unwrap();
+    let back = device.drive(opened.next()).unwrap().unwrap();
+    let back: Vec<_> = back.iter().map(|r| r.payload[0]).collect();
+    assert_eq!(back, [0, 1, 2]);
+}
+
+#[test]
 fn a_failed_write_stops_the_log_until_it_is_reopened() {
     // W6. A write error, a full disk, and lesson 13: a completion that never comes because it was dropped.
     for fault in [

@@ -20,12 +20,15 @@ use crate::block::{
 const ALL_REGISTRANTS: u32 = 5;
 /// `PR_FL_IGNORE_KEY`: whether or not this host is registered.
 const IGNORE_KEY: u32 = 1;
-/// `PR_STS_IOERR`: also what a SCSI device gives that does not know the command.
-const STATUS_ERROR: i32 = 2;
-/// `PR_STS_RESERVATION_CONFLICT`, and what NVMe devices said for it before Linux 6.4.
-const STATUS_CONFLICT: [i32; 2] = [0x18, 0x83];
-/// An NVMe status without "do not retry" and "more".
-const STATUS_MASK: i32 = 0x7ff;
+/// A SCSI status, in the low byte of what the kernel says, and an NVMe status without "more" and "do not retry": kernels before 6.4 say what the device said.
+const SCSI_CONFLICT: i32 = 0x18;
+const NVME_CONFLICT: i32 = 0x83;
+/// Set where the command did not get to the device or back.
+const HOST_FAILED: i32 = 0x00ff_0000;
+
+fn is_conflict(status: i32) -> bool {
+    status & HOST_FAILED == 0 && (status & 0xff == SCSI_CONFLICT || status & 0x7ff == NVME_CONFLICT)
+}
 
 #[repr(C)]
 struct Registration {
@@ -98,7 +101,7 @@ impl Persistent {
 fn answer(asked: io::Result<i32>) -> Result<(), Refusal> {
     match asked {
         Ok(0) => Ok(()),
-        Ok(status) if STATUS_CONFLICT.contains(&(status & STATUS_MASK)) => Err(Refusal::Conflict),
+        Ok(status) if is_conflict(status) => Err(Refusal::Conflict),
         Ok(status) => Err(Refusal::Failed(io::Error::other(format!(
             "device status {status:#x}"
         )))),
@@ -121,8 +124,11 @@ impl Reservations for Persistent {
             pad: 0,
         };
         match self.ask(REGISTER, &mut argument) {
-            // A device that fails would fail at the next read, too.
-            Ok(STATUS_ERROR) => Err(Refusal::Unsupported("the command is refused".to_owned())),
+            // What SCSI and NVMe devices say to a command that they do not know, and to some they cannot do. One that fails would fail at the next read.
+            Ok(status) if status != 0 && status & HOST_FAILED == 0 && !is_conflict(status) => {
+                let what = format!("the device answers {status:#x}");
+                Err(Refusal::Unsupported(what))
+            }
             asked => answer(asked),
         }
     }
@@ -188,7 +194,8 @@ mod tests {
     #[test]
     fn a_status_is_not_taken_for_success_nor_a_conflict_for_a_missing_feature() {
         assert!(answer(Ok(0)).is_ok());
-        for status in [0x18, 0x83, 0x4083] {
+        // The third is what the SCSI target of Linux 6.1 was seen to say.
+        for status in [0x18, 0x83, 0x118, 0x4083] {
             assert!(matches!(answer(Ok(status)), Err(Refusal::Conflict)));
         }
         assert!(matches!(answer(Ok(0xe_0000)), Err(Refusal::Failed(_))));

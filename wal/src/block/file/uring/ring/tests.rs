@@ -139,6 +139,28 @@ fn what_is_in_flight_when_a_ring_fails_is_answered_once_and_its_memory_is_never_
     assert_eq!(jobs.freed.load(Ordering::SeqCst), 0);
 }
 
+#[test]
+fn a_file_is_free_once_the_kernel_is_done_with_what_a_failed_ring_left_in_it() {
+    let Some((file, _bell, mut ring)) = ring() else {
+        return;
+    };
+    file.lock().unwrap();
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let next = File::open(link).unwrap();
+    let mut jobs = Jobs::new();
+    for _ in 0..9 {
+        ring.submit(Operation::of(jobs.next()));
+    }
+    ring.enter(0).unwrap();
+    ring.give_up(&io::ErrorKind::OutOfMemory.into());
+    assert!(next.try_lock().is_err(), "the owner still has it open");
+    drop(file);
+    let (tell, told) = sync_channel(1);
+    let waiter = thread::Builder::new().spawn(move || tell.send(next.lock()).unwrap());
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+    waiter.unwrap().join().unwrap();
+}
+
 /// What ends the thread of a ring.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Cause {
