@@ -1,4 +1,4 @@
-//! What an opening and a replay keep in memory is bounded by constants, however long the log is.
+//! What an opening and a replay keep in memory is bounded by constants, however long the log is; what an opening reads is bounded, too.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
 
@@ -22,6 +22,8 @@ const RECORD: usize = 16 << 10;
 struct Held {
     now: AtomicUsize,
     most: AtomicUsize,
+    /// Bytes of all reads.
+    read: AtomicUsize,
 }
 
 /// Read bytes that are counted until they are dropped.
@@ -53,6 +55,7 @@ impl Device for Counting {
 
     fn read(&self, at: u64, len: usize, done: ReadDone) {
         let held = Arc::clone(&self.1);
+        held.read.fetch_add(len, Ordering::SeqCst);
         let now = held.now.fetch_add(len, Ordering::SeqCst) + len;
         held.most.fetch_max(now, Ordering::SeqCst);
         let done: ReadDone = Box::new(move |result| {
@@ -104,7 +107,15 @@ fn most_held(records: usize, commit_bytes_max: usize) -> (usize, usize) {
     drop(log);
     state.grant(LogEpoch::new(2));
     held.most.store(0, Ordering::SeqCst);
+    held.read.store(0, Ordering::SeqCst);
     let mut replay = device.drive(place.open(&state)).unwrap();
+    let (opening, ring) = (held.read.load(Ordering::SeqCst), device.content().len());
+    // The superblock told of the end when it was a quarter of the ring lower at most.
+    let bound = ring / 4 + (6 << 20);
+    assert!(
+        opening <= bound,
+        "an opening read {opening} bytes of a ring of {ring}"
+    );
     let mut back = 0;
     while let Some(piece) = device.drive(replay.next()).unwrap() {
         let bytes: usize = piece.iter().map(|r| r.footprint).sum();

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::Error;
 
+/// See [`Limits::unmarked_max`]: two writes of a block for so many bytes cost nothing, and are read again in a moment.
+const UNMARKED_MAX: u64 = 64 << 20;
+
 /// Settings of a block log. The defaults suit an NVMe or virtio disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -96,6 +99,7 @@ impl Config {
             slab_bytes: self.slab_bytes,
             queue_bytes_max: self.queue_bytes_max.max(quarter) as u64,
             window: block_ceil(in_flight.max(largest)).min(ring.capacity()),
+            unmarked_max: UNMARKED_MAX.min(ring.capacity() / 4),
         }
     }
 }
@@ -111,6 +115,8 @@ pub(crate) struct Limits {
     pub(crate) queue_bytes_max: u64,
     /// No frame is submitted whose end is further than this past the end of the acknowledged frames; at least one largest frame.
     pub(crate) window: u64,
+    /// The superblock is written anew when the durable end is this far past the one that it tells of: an opening reads what lies above that.
+    pub(crate) unmarked_max: u64,
 }
 
 #[cfg(test)]

@@ -128,6 +128,14 @@ struct Marking {
     wanted: bool,
 }
 
+impl Marking {
+    /// What both copies hold, or will when they are written.
+    fn told(&self) -> &Superblock {
+        let writing = self.writing.as_ref().map(|writing| &writing.content);
+        writing.unwrap_or(&self.latest)
+    }
+}
+
 #[derive(Debug)]
 struct Writing {
     content: Superblock,
@@ -426,6 +434,8 @@ impl Pipeline {
                 self.events.push_back(Event::Room);
             }
         }
+        let unmarked = self.durable_end - self.marking.told().durable_end;
+        self.marking.wanted |= unmarked >= self.limits.unmarked_max;
     }
 
     fn copy_written(&mut self) -> Vec<Request> {
@@ -483,12 +493,7 @@ impl Pipeline {
         }
         let next = self.gather.end() - self.gather.bytes();
         self.tail_wanted = self.kept.front().map_or(next, |frame| frame.position);
-        let marked = self
-            .marking
-            .writing
-            .as_ref()
-            .map_or(self.tail, |w| w.content.tail);
-        self.marking.wanted |= self.tail_wanted > marked;
+        self.marking.wanted |= self.tail_wanted > self.marking.told().tail;
     }
 
     /// Takes no more appends, and marks the end when all is done.

@@ -36,6 +36,8 @@ pub(crate) struct BlockReplay {
     ends: Vec<EpochEnd>,
     kept: VecDeque<Kept>,
     link: Option<Link>,
+    /// The frames that were read since the beginning, which the scan passed over.
+    read: VecDeque<Kept>,
     /// The span that is read, and where in it.
     span: usize,
     position: u64,
@@ -97,6 +99,7 @@ impl BlockReplay {
             ends,
             kept,
             link,
+            read: VecDeque::new(),
             span: 0,
             position: 0,
         };
@@ -107,8 +110,20 @@ impl BlockReplay {
     fn begin_again(&mut self) {
         self.span = 0;
         self.position = self.spans.first().map_or(0, |span| span.first);
+        self.read.clear();
         self.walk.restart();
         self.ahead();
+    }
+
+    /// The frames that may not be overwritten yet: one by one as far as they were read.
+    fn kept(&mut self) -> VecDeque<Kept> {
+        let mut kept = std::mem::take(&mut self.read);
+        let unread = self.kept.iter().filter(|k| k.records_end > self.position);
+        kept.extend(unread.map(|frames| Kept {
+            position: frames.position.max(self.position),
+            ..*frames
+        }));
+        kept
     }
 
     /// What ends the newest epoch and may not be durable: whole frames that nobody may have acknowledged. Below them is nothing like that, since a
@@ -148,6 +163,14 @@ impl BlockReplay {
                     Ok(found) => found,
                     Err(flaw) => return Err(self.walk.corrupt(at, flaw)),
                 };
+                if at == span.first {
+                    span.begins_with(&header, &self.walk)?;
+                }
+                let frame = Kept {
+                    position: at,
+                    records_end: header.records_end(),
+                };
+                frame.add(&mut self.read, self.copies.newest.ring, span.first);
                 self.position = header.end();
                 return Ok(Some(replayed(&span, &header, records)));
             }
@@ -192,13 +215,14 @@ impl Replay for BlockReplay {
         Ok(())
     }
 
-    async fn start(self: Box<Self>, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>, Error> {
+    async fn start(mut self: Box<Self>, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>, Error> {
+        let kept = self.kept();
         let before = &self.copies.newest;
         let superblock = Superblock {
             sequence: before.sequence + 1,
             started: Some((self.epoch, self.start)),
             closed: false,
-            tail: self.kept.front().map_or(self.start, |frame| frame.position),
+            tail: kept.front().map_or(self.start, |frame| frame.position),
             durable_end: self.start,
             // Frames of earlier epochs may be as long as their own window allowed.
             window: before.window.max(self.limits.window),
@@ -215,7 +239,7 @@ impl Replay for BlockReplay {
             superblock,
             self.copies.first,
             link,
-            self.kept,
+            kept,
         );
         Ok(Arc::new(Appends::new(pipeline, self.device, sink)))
     }

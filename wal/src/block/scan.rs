@@ -3,8 +3,8 @@
 //! - Of a sealed epoch every frame from its trim to its sealed end must be there.
 //! - Of the unsealed one, a bad frame at `p` is corruption if `p` lies below what is known to have been acknowledged: the durable end in the
 //!   metadata, in the superblock, or in any sound header at or up to one window above `p`. Otherwise `p` is the end.
-//! - Of what is known to have been acknowledged only the headers are read: a bad body among it is corruption, which the replay tells. The bodies
-//!   above that decide where the epoch ends, and are read.
+//! - What is known to have been acknowledged is not read here, but for its last frame: what is bad or missing among it is corruption, which the replay
+//!   tells. What lies above decides where the epoch ends: the headers of that are read, and the bodies of which no header says that they were durable.
 //! - What lies above an end is never looked at again: it has a lower epoch than whatever will be written there.
 //!
 //! It looks ahead for one window, not for the whole ring: a writer never has frames in flight further than that above the acknowledged ones, so the
@@ -35,12 +35,24 @@ pub(crate) struct Span {
     pub(crate) end: u64,
 }
 
+impl Span {
+    /// Holds the first frame against the trim: what lies between them is missing.
+    pub(crate) fn begins_with(&self, header: &Header, walk: &Walk) -> Result<(), Error> {
+        let trim = self.trim;
+        if header.position <= trim || header.predecessor_end <= trim {
+            return Ok(());
+        }
+        let what = format!("records up to {} are missing", header.predecessor_end);
+        Err(walk.corrupt(trim, what))
+    }
+}
+
 /// What an opening found.
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) spans: Vec<Span>,
     pub(crate) ends: Vec<EpochEnd>,
-    /// Frames that may not be overwritten yet.
+    /// Frames that may not be overwritten yet; those that were not read together.
     pub(crate) kept: VecDeque<Kept>,
     pub(crate) link: Option<Link>,
 }
@@ -190,19 +202,18 @@ struct Chain {
 }
 
 impl Chain {
-    /// Takes in frame after frame up to the sealed end, or to the first that is not there: what is then known to be durable, and the place and the flaw.
+    /// Takes in frame after frame from the one at `from` up to the sealed end, or to the first that is not there: what is then known to be durable, and
+    /// the place and the flaw. What lies below `from` is part of what is `known` to be durable.
     async fn follow(
         &mut self,
         walk: &mut Walk,
         scan: &mut Scan,
+        (from, known): (u64, u64),
         window: u64,
-        known: u64,
         sealed: Option<u64>,
     ) -> Result<(u64, Option<(u64, Flaw)>), Error> {
-        let Span {
-            epoch, trim, first, ..
-        } = self.span;
-        let (mut bound, mut position, mut flaw) = (known, first, None);
+        let Span { epoch, first, .. } = self.span;
+        let (mut bound, mut position, mut flaw) = (known, from, None);
         walk.ahead(u64::MAX);
         while flaw.is_none() && sealed.is_none_or(|end| position < end) {
             let looked = match walk.look(epoch, position).await? {
@@ -213,9 +224,14 @@ impl Chain {
                 }
             };
             let header = looked.header;
-            if position == first && header.position > trim && header.predecessor_end > trim {
-                let what = format!("records up to {} are missing", header.predecessor_end);
-                return Err(walk.corrupt(trim, what));
+            if position == first {
+                self.span.begins_with(&header, walk)?;
+            } else if position == from {
+                let passed = Kept {
+                    position: first,
+                    records_end: header.predecessor_end,
+                };
+                scan.kept.push_back(passed);
             }
             let far = header.len() >= SPARSE_BYTES;
             walk.ahead(if far { 0 } else { u64::MAX });
@@ -326,10 +342,11 @@ async fn scan_epoch(
     }
     let known = known_end(superblock, owed);
     let first = first_frame(walk, superblock, epoch, trim).await?;
+    let from = last_known(walk, superblock, epoch, first, known).await?;
     if scan
         .kept
         .back()
-        .is_none_or(|kept| block_ceil(kept.records_end) != first)
+        .is_none_or(|kept| block_ceil(kept.records_end) != from)
     {
         walk.restart();
     }
@@ -347,7 +364,7 @@ async fn scan_epoch(
         unproven: VecDeque::new(),
     };
     let (bound, flaw) = chain
-        .follow(walk, scan, superblock.window, known, sealed)
+        .follow(walk, scan, (from, known), superblock.window, sealed)
         .await?;
     walk.link = chain.link;
     let span = chain.span;
@@ -402,6 +419,27 @@ async fn first_frame(
         }
         at = block_floor(at - 1);
     }
+}
+
+/// Where the frame begins with which what is `known` to be durable ends: what lies below it need not be looked at to find the end. It is `first` if no such
+/// frame is found: then the place of what is wrong is.
+async fn last_known(
+    walk: &mut Walk,
+    superblock: &Superblock,
+    epoch: LogEpoch,
+    first: u64,
+    known: u64,
+) -> Result<u64, Error> {
+    if known <= first {
+        return Ok(first);
+    }
+    let last = known - 1;
+    let found = first_frame(walk, superblock, epoch, last).await?;
+    Ok(if found <= last {
+        found.max(first)
+    } else {
+        first
+    })
 }
 
 /// What the sound headers within a window above `position` know to be durable.
