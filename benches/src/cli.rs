@@ -23,11 +23,13 @@ pub enum Scenario {
     Wal,
     /// Opening and replaying a write-ahead log of 1 GiB.
     Replay,
+    /// Records from many tasks on the write-ahead log, beside the same tasks on a log that does nothing.
+    Tasks,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Append,
         Self::Tail,
         Self::Catchup,
@@ -35,6 +37,7 @@ impl Scenario {
         Self::Idle,
         Self::Wal,
         Self::Replay,
+        Self::Tasks,
     ];
 
     /// As on the command line.
@@ -47,6 +50,7 @@ impl Scenario {
             Self::Idle => "idle",
             Self::Wal => "wal",
             Self::Replay => "replay",
+            Self::Tasks => "tasks",
         }
     }
 }
@@ -139,6 +143,9 @@ pub struct Options {
     /// How many streams the records go to, in turn.
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub streams: usize,
+    /// How many tasks append, for scenario tasks.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub tasks: usize,
     /// Bytes of payload per record.
     #[arg(long, value_name = "B", default_value_t = 1_024)]
     pub record_bytes: usize,
@@ -148,7 +155,7 @@ pub struct Options {
     /// Appends per second, for low load; one is outstanding at a time unless --window says more.
     #[arg(long, value_name = "N", conflicts_with = "rate")]
     pub requests_per_second: Option<f64>,
-    /// Appends outstanding at once, or auto: the smallest window whose growth gains less than 3 %.
+    /// Appends outstanding at once, or auto: the smallest window whose growth gains less than 3 %. For scenario tasks: of each task, 16 unless said.
     #[arg(long, value_name = "N|auto")]
     pub window: Option<Window>,
     /// How long the engine is measured; the baseline takes as long again.
@@ -187,6 +194,7 @@ impl Options {
             }
         };
         at_least_one("streams", self.streams);
+        at_least_one("tasks", self.tasks);
         at_least_one("record-bytes", self.record_bytes);
         at_least_one("slices", self.slices);
         at_least_one("baseline-depth", self.baseline_depth.unwrap_or(1));

@@ -18,6 +18,7 @@ mod engine;
 mod latency;
 mod load;
 mod measure;
+mod null_log;
 mod place;
 mod price;
 mod process;

@@ -6,13 +6,18 @@ mod idle;
 mod recovery;
 mod replay;
 mod tail;
+mod tasks;
 mod wal;
 
 use crate::{Options, Report, Result, Scenario, Workplace, measure::runtime, place::Places};
 
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let report = measure(options, workplace);
-    if options.bucket.is_some() && !matches!(options.scenario, Scenario::Wal | Scenario::Replay) {
+    let of_log_alone = matches!(
+        options.scenario,
+        Scenario::Wal | Scenario::Replay | Scenario::Tasks
+    );
+    if options.bucket.is_some() && !of_log_alone {
         let emptied = runtime()?.block_on(Places::of(options, workplace).empty_bucket());
         // What was measured, or why it was not, is said first.
         report.and_then(|report| emptied.map(|()| report))
@@ -30,5 +35,6 @@ fn measure(options: &Options, workplace: &Workplace) -> Result<Report> {
         Scenario::Idle => idle::run(options, workplace),
         Scenario::Replay => replay::run(options, workplace),
         Scenario::Wal => wal::run(options, workplace),
+        Scenario::Tasks => tasks::run(options, workplace),
     }
 }

@@ -168,3 +168,13 @@ fn replay_reads_a_log_back_and_compares_it_with_raw_reads() {
     assert_eq!(json["baseline"]["kind"], "log_read");
     positive(&json["details"], &["open_ms_median", "log_mib"]);
 }
+
+#[test]
+fn many_tasks_are_compared_with_the_same_tasks_on_a_log_that_does_nothing() {
+    let json = run(&["tasks", "--record-bytes=100", "--tasks=20"]);
+    positive(&json, &["records_per_s", "ack_p50_us", "cpu_s_per_gib"]);
+    positive(&json["baseline"], &["operations_per_s"]);
+    positive(&json["details"], &["wakeup_p50_us"]);
+    assert!(json["details"]["cpu_us_per_record_less_null"].is_number());
+    assert!(json["ratio_throughput"].is_null());
+}

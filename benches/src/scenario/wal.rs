@@ -11,34 +11,43 @@ use crate::{
     Options, Report, Result, Workplace,
     arrivals::Arrivals,
     commits::Commits,
+    latency::Latency,
     load::{Submitted, Target},
     measure::{Alone, Beside, Course, runtime},
     place::{LogPlace, Places},
+    report::significant,
 };
 
 /// Trimmed whenever this part of the log is used.
-const TRIM_AT: f64 = 0.25;
+pub(super) const TRIM_AT: f64 = 0.25;
 
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let runtime = runtime()?;
     let place = Places::of(options, workplace).log()?;
     let beside = Beside::of_log(&place, workplace, options)?;
     let sink = Arc::new(Acknowledged::default());
-    let log = runtime.block_on(open(&place, Arc::clone(&sink)))?;
+    let log = runtime.block_on(open(&place, Arc::clone(&sink) as _))?;
     let course = Course {
         options,
         commits: sink.commits.clone(),
         beside,
         depth: options.baseline_depth.unwrap_or(place.depth),
     };
-    let findings = course.run(&mut LogTarget::new(Arc::clone(&log), sink), &Alone)?;
+    let mut target = LogTarget::new(Arc::clone(&log), sink);
+    let mut findings = course.run(&mut target, &Alone)?;
+    if findings.paced {
+        let woken = |quantile| target.woken.micros(quantile).map(significant);
+        findings.details.insert("wakeup_p50_us", woken(0.5).into());
+        findings.details.insert("wakeup_p99_us", woken(0.99).into());
+    }
     // All of it is trimmed, so that the log owes nothing and a log given by URL can be used again.
     log.trim(log.durable_end());
     runtime.block_on(log.close())?;
     Ok(Report::new(options, findings))
 }
 
-async fn open(place: &LogPlace, sink: Arc<Acknowledged>) -> Result<Arc<dyn Log>> {
+/// A new log.
+pub(super) async fn open(place: &LogPlace, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>> {
     let identity = Identity {
         cluster: 0xb,
         log: LogUuid::new(0xb),
@@ -78,6 +87,8 @@ struct LogTarget {
     trim_at: u64,
     /// Records of the group at hand that were not handed out yet, and when they were durable.
     at_hand: (usize, Instant),
+    /// How much later than durable the generator had it: not in the latency.
+    woken: Latency,
 }
 
 impl LogTarget {
@@ -88,6 +99,7 @@ impl LogTarget {
             sink,
             trim_at,
             at_hand: (0, Instant::now()),
+            woken: Latency::default(),
         }
     }
 
@@ -96,6 +108,7 @@ impl LogTarget {
         let Some(group) = self.sink.arrivals.take(deadline)? else {
             return Ok(false);
         };
+        self.woken.record(group.at.elapsed());
         self.at_hand = (group.records, group.at);
         if self.log.usage().used > self.trim_at {
             self.log.trim(group.with);
