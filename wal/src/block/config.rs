@@ -8,7 +8,7 @@ use super::{
 use crate::Error;
 
 /// See [`Limits::unmarked_max`]: two writes of a block for so many bytes cost nothing, and are read again in a moment.
-const UNMARKED_MAX: u64 = 64 << 20;
+const UNMARKED_MAX: u64 = 16 << 20;
 
 /// Settings of a block log. The defaults suit an NVMe or virtio disk.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ use crate::{Error, LogEpoch};
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 /// Pieces that are read or held at once.
-const AHEAD: usize = 4;
+const AHEAD: usize = 6;
 
 /// Waits for one operation of a device. Dropped completions are errors. The device is held until the operation ends even if the wait does not last so
 /// long: exclusive use is not over while a write may still land.
@@ -92,6 +92,8 @@ pub(crate) struct Reader {
     next: u64,
     /// Where reading ahead ends.
     until: u64,
+    /// The frame whose header was read last: where it begins and how long it is. The next ones are guessed to be as long.
+    frame: (u64, u64),
 }
 
 /// A contiguous piece of the ring.
@@ -142,6 +144,7 @@ impl Reader {
             pieces: VecDeque::new(),
             next: 0,
             until: 0,
+            frame: (0, PIECE),
         }
     }
 
@@ -199,7 +202,7 @@ impl Reader {
 
     /// Begins to read the next piece, up to `end` at most. It does not hold the device: a read that is given up is nobody's any more.
     fn begin(&mut self, end: u64) {
-        let len = (end - self.next).min(PIECE).min(self.ring.capacity());
+        let len = self.cut().min(end - self.next).min(self.ring.capacity());
         let (extent, _) = self.ring.extents(self.next, len);
         let (tell, coming) = oneshot::channel();
         let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
@@ -212,6 +215,16 @@ impl Reader {
             coming: Some(coming),
         });
         self.next += extent.len;
+    }
+
+    /// How long the next piece should be: as many whole frames as fit, so that few lie across two pieces and must be copied together.
+    fn cut(&self) -> u64 {
+        let (position, len) = self.frame;
+        let frames = (self.next + PIECE).saturating_sub(position) / len.max(BLOCK);
+        match (position + frames * len).checked_sub(self.next) {
+            Some(cut) if cut > 0 => cut.min(PIECE),
+            _ => PIECE,
+        }
     }
 
     /// Waits for what was begun and gives it up.
@@ -245,31 +258,39 @@ impl Reader {
         len_max: u64,
     ) -> Result<Result<(Header, u32), Flaw>, Error> {
         let bytes = self.bytes(position, BLOCK).await?;
-        Ok(
-            Header::decode(bytes.get(..HEADER_LEN).unwrap_or_default()).and_then(
-                |(header, crc)| {
-                    if header.salt != salt {
-                        return Err(Flaw::Salt {
-                            found: header.salt,
-                            expected: salt,
-                        });
-                    }
-                    if header.position != position {
-                        return Err(Flaw::Position {
-                            found: header.position,
-                        });
-                    }
-                    let max = len_max.min(self.ring.capacity());
-                    if header.len() > max {
-                        return Err(Flaw::Length {
-                            len: header.len(),
-                            max,
-                        });
-                    }
-                    Ok((header, crc))
-                },
-            ),
-        )
+        let found = Header::decode(bytes.get(..HEADER_LEN).unwrap_or_default());
+        let found = found.and_then(|found| self.belongs(found, (position, salt), len_max));
+        if let Ok((header, _)) = found {
+            self.frame = (position, header.len());
+        }
+        Ok(found)
+    }
+
+    fn belongs(
+        &self,
+        (header, crc): (Header, u32),
+        (position, salt): (u64, u64),
+        len_max: u64,
+    ) -> Result<(Header, u32), Flaw> {
+        let (found, max) = (header.salt, len_max.min(self.ring.capacity()));
+        if found != salt {
+            return Err(Flaw::Salt {
+                found,
+                expected: salt,
+            });
+        }
+        if header.position != position {
+            return Err(Flaw::Position {
+                found: header.position,
+            });
+        }
+        if header.len() > max {
+            return Err(Flaw::Length {
+                len: header.len(),
+                max,
+            });
+        }
+        Ok((header, crc))
     }
 
     /// The whole frame that `header` is of.
