@@ -189,7 +189,7 @@ async fn check_append(bucket: &Bucket, sequencer: &mut BucketSequencer, tip: Tip
     });
     let entry = Entry::after(tip, body).encode();
     match sequencer.append(&entry).await {
-        Ok(News::Entries(entries)) => assert_eq!(entries, [entry.clone()]),
+        Ok(News::Entries(entries)) => assert_eq!(entries, std::slice::from_ref(&entry)),
         Ok(News::Reload(_)) => panic!("an entry was lost"),
         Err(error) => panic!("a log that loads takes no entry: {error}"),
     }
@@ -208,7 +208,7 @@ mod tests {
         let folders = |seed: &[u8]| {
             let mut folders: Vec<String> = parse(seed)
                 .iter()
-                .filter_map(|(path, _)| Some(path.to_string().split('/').nth(1)?.to_owned()))
+                .filter_map(|(path, _)| Some(path.as_ref().split('/').nth(1)?.to_owned()))
                 .collect();
             folders.dedup();
             folders

@@ -86,7 +86,7 @@ fn sealed(data: &[u8]) -> Option<Vec<u8>> {
     Some(object)
 }
 
-fn reseal_block(block: &BlockRef, bytes: &mut Vec<u8>) {
+fn reseal_block(block: &BlockRef, bytes: &mut [u8]) {
     assert!(block.len() >= CRC_LEN as u64);
     let body = bytes.len() - CRC_LEN;
     let crc = crc32c::crc32c(&bytes[..body]);
