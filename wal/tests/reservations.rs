@@ -115,6 +115,29 @@ async fn the_writes_of_a_host_that_wakes_are_kept_out_and_its_log_ends_as_fenced
 }
 
 #[tokio::test]
+async fn what_the_owner_is_acknowledged_until_the_pre_emption_is_replayed() {
+    // The owner goes on at every step of the taker: what is read before the fence may be too little.
+    let disk = SharedDisk::new(LEN);
+    let mut state = new_state();
+    let owner = own(&healthy(&disk, 1), &mut state).await.unwrap();
+    owner.append(1).await;
+    let (log, hear) = (Arc::clone(&owner.log), Arc::clone(&owner.hear));
+    let second = disk.host(2, move |_| {
+        let count = hear.count();
+        Hear::append(&*log, &[&[count as u8 + 1; 100]]).unwrap();
+        for _ in 0..10_000 {
+            if hear.count() > count {
+                return Ok(());
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    });
+    let taker = own(&second, &mut state).await.unwrap();
+    assert_eq!(taker.back, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
 async fn a_taker_that_dies_at_any_step_leaves_a_volume_that_the_next_one_takes() {
     for dies_at in STEPS {
         for fails_after in [false, true] {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver as Receive, bounded};
 
 use super::{
     super::{super::Job, Uring, Worker},
@@ -170,6 +170,48 @@ enum Cause {
     Panic,
 }
 
+fn worker(
+    ring: Ring,
+    file: Arc<File>,
+    bell: Arc<Bell>,
+    todo: Receive<Job>,
+    ending: Arc<AtomicBool>,
+) -> Worker {
+    let geometry = Geometry {
+        block_bytes: 512,
+        len_bytes: LEN as u64,
+    };
+    Worker {
+        ring,
+        file,
+        geometry,
+        syncs: Syncs::default(),
+        bell,
+        todo,
+        ending,
+    }
+}
+
+#[test]
+fn after_a_sync_that_failed_none_succeeds() {
+    // The kernel tells it once: the sync after it would be told that all is well.
+    let Some((file, bell, ring)) = ring() else {
+        return;
+    };
+    let mut worker = worker(ring, file, bell, bounded(1).1, Arc::default());
+    let mut sync = |result: io::Result<usize>| {
+        let (tell, told) = sync_channel(1);
+        let done = Box::new(move |result| tell.send(result).unwrap());
+        worker.end(Operation::Sync { done }, result);
+        told.recv().unwrap()
+    };
+    sync(Ok(0)).unwrap();
+    let failed = sync(Err(io::Error::from_raw_os_error(libc::EIO)));
+    assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
+    let later = sync(Ok(0)).unwrap_err().to_string();
+    assert!(later.contains("earlier sync"), "{later}");
+}
+
 #[test]
 fn whatever_ends_the_thread_of_a_ring_nobody_waits_for_ever() {
     for cause in [Cause::Refusal, Cause::Panic] {
@@ -198,19 +240,7 @@ fn whatever_ends_the_thread_of_a_ring_nobody_waits_for_ever() {
             ending: Arc::clone(&ending),
         };
         uring.send(jobs.next());
-        let geometry = Geometry {
-            block_bytes: 512,
-            len_bytes: LEN as u64,
-        };
-        let worker = Worker {
-            ring,
-            file,
-            geometry,
-            syncs: Syncs::default(),
-            bell,
-            todo: todo.1,
-            ending,
-        };
+        let worker = worker(ring, file, bell, todo.1, ending);
         let thread = thread::Builder::new().spawn(move || worker.run()).unwrap();
         // What the kernel has done and says so is done.
         jobs.all_answered(0..7, 6);
