@@ -53,6 +53,11 @@ pub const TARGETS: &[Target] = &[
         seeds: kafka_log::seeds,
     },
     Target {
+        name: "kafka_producers",
+        run: kafka_log::run_producers,
+        seeds: kafka_log::producer_seeds,
+    },
+    Target {
         name: "wal_replay",
         run: wal_replay::run,
         seeds: wal_replay::seeds,

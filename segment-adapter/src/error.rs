@@ -308,4 +308,106 @@ mod tests {
         assert_eq!(LogError::from(s3stream::Error::full("budget")).code(), 7);
         assert_eq!(LogError::from(s3stream::Error::not_found("x")).code(), 3);
     }
+
+    #[test]
+    fn every_error_has_kafkas_code() {
+        let storage = || s3stream::Error::unavailable("gone");
+        let batch = || "x".to_string();
+        let record_errors = Vec::new;
+        let (len, max) = (1, 1);
+        let (offset, start, end) = (1, 2, 3);
+        let (producer_id, epoch, current) = (1, 2, 3);
+        let errors = [
+            (LogError::Corrupt(batch()), 2),
+            (
+                LogError::InvalidRecord {
+                    message: batch(),
+                    record_errors: record_errors(),
+                },
+                87,
+            ),
+            (
+                LogError::InvalidTimestamp {
+                    message: batch(),
+                    record_errors: record_errors(),
+                },
+                32,
+            ),
+            (LogError::MessageTooLarge { len, max }, 10),
+            (LogError::BatchTooLarge { len, max }, 18),
+            (LogError::UnsupportedCompression(7), 76),
+            (LogError::UnsupportedFormat(batch()), 43),
+            (
+                LogError::Undecodable {
+                    codec: Codec::Zstd,
+                    reason: batch(),
+                },
+                -1,
+            ),
+            (LogError::OffsetOutOfRange { offset, start, end }, 1),
+            (LogError::NotLeader(storage()), 6),
+            (LogError::Storage(storage()), 56),
+            (LogError::StoredState(batch()), 56),
+            (LogError::Closed, 56),
+            (LogError::Deleted, 3),
+            (LogError::InvalidConfig(Vec::new()), 40),
+            (LogError::PolicyViolation(batch()), 44),
+            (LogError::Overloaded(storage()), 7),
+            (LogError::Busy(batch()), 7),
+            (
+                LogError::OutOfOrderSequence {
+                    producer_id,
+                    epoch,
+                    sequence: 4,
+                    expected: 5,
+                },
+                45,
+            ),
+            (
+                LogError::InvalidProducerEpoch {
+                    producer_id,
+                    epoch,
+                    current,
+                },
+                47,
+            ),
+            (
+                LogError::InvalidTxnState {
+                    producer_id,
+                    reason: "x",
+                },
+                48,
+            ),
+            (
+                LogError::CoordinatorFenced {
+                    producer_id,
+                    epoch: 4,
+                    current: 5,
+                },
+                52,
+            ),
+            (LogError::NoTransactionVersion, -1),
+            (LogError::InvalidEpoch { epoch: -1, start }, -1),
+            (
+                LogError::UnexpectedAppendOffset {
+                    first: start,
+                    last: end,
+                    leo: 4,
+                },
+                -1,
+            ),
+            (
+                LogError::OffsetsOutOfOrder {
+                    offset: start,
+                    last: end,
+                },
+                -1,
+            ),
+        ];
+        for (error, code) in errors {
+            assert_eq!(error.code(), code, "{error}");
+            let stopped = LogError::Stopped(Arc::new(error));
+            assert_eq!(stopped.code(), code, "{stopped}");
+        }
+    }
 }

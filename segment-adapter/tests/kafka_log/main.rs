@@ -21,7 +21,7 @@ use segment_adapter::{
     AppendInfo, Batch, BatchBuilder, Batches, Codec, FetchData, Isolation, KafkaLog, LogConfig,
     LogError,
 };
-use world::World;
+use world::{World, block_on};
 
 const EPOCH: i32 = 7;
 const HW: Isolation = Isolation::HighWatermark;

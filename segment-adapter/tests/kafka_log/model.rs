@@ -321,16 +321,8 @@ async fn run(calls: Vec<Call>) {
                 if close {
                     log.close().await.unwrap();
                 }
-                // Edits of the old handle may be in flight; then opening asks for patience.
                 drop(log);
-                log = loop {
-                    let streams = world.streams().await;
-                    match KafkaLog::open(streams, config.clone(), world.clock.clone()).await {
-                        Ok(log) => break log,
-                        Err(LogError::Storage(_)) => tokio::task::yield_now().await,
-                        Err(error) => panic!("{error}"),
-                    }
-                };
+                log = world.open_again(config.clone()).await;
             }
             Call::Crash => {
                 world.crash().await;
@@ -347,10 +339,6 @@ proptest! {
 
     #[test]
     fn the_log_answers_as_a_vector_of_batches_does(calls in prop::collection::vec(call(), 1..50)) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(run(calls));
+        block_on(run(calls));
     }
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use s3stream::wal::{self, memory::MemoryLog};
 use s3stream::{Engine, GroupId, Stream};
-use segment_adapter::{KafkaLog, WallClock};
+use segment_adapter::{KafkaLog, LogConfig, LogError, WallClock};
 
 /// Milliseconds, moved by hand.
 #[derive(Default)]
@@ -25,9 +26,11 @@ impl WallClock for Clock {
     }
 }
 
+type Bucket = ThrottledStore<InMemory>;
+
 pub(crate) struct World {
     log: MemoryLog,
-    bucket: Arc<InMemory>,
+    bucket: Arc<Bucket>,
     engine: Engine,
     group: GroupId,
     pub(crate) clock: Arc<Clock>,
@@ -35,7 +38,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let (log, bucket) = (MemoryLog::new(), Arc::new(InMemory::new()));
+        let bucket = ThrottledStore::new(InMemory::new(), ThrottleConfig::default());
+        let (log, bucket) = (MemoryLog::new(), Arc::new(bucket));
         let engine = start(&log, &bucket).await;
         let group = engine.create_group(KafkaLog::STREAMS, Vec::new()).await;
         let (group, _) = group.unwrap();
@@ -70,6 +74,31 @@ impl World {
         self.engine = start(&self.log, &self.bucket).await;
     }
 
+    /// Another process takes the log and the bucket over, with or without what was not acknowledged; gives the engine that
+    /// does not know it yet.
+    pub(crate) async fn take_over(&mut self) -> Engine {
+        let next = start(&self.log, &self.bucket).await;
+        std::mem::replace(&mut self.engine, next)
+    }
+
+    /// The log, opened again in the same process: edits of the old one may be in flight, then opening asks for patience.
+    pub(crate) async fn open_again(&self, config: LogConfig) -> KafkaLog {
+        loop {
+            let streams = self.streams_again().await;
+            match KafkaLog::open(streams, config.clone(), self.clock.clone()).await {
+                Ok(log) => return log,
+                Err(LogError::Storage(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Every read of the bucket takes this long from now on.
+    pub(crate) fn slow_reads(&self, wait: Duration) {
+        self.bucket
+            .config_mut(|config| config.wait_get_per_call = wait);
+    }
+
     /// Nothing becomes durable from now on.
     pub(crate) fn hold(&self) {
         self.log.hold();
@@ -93,11 +122,20 @@ impl World {
     }
 }
 
-async fn start(log: &MemoryLog, bucket: &Arc<InMemory>) -> Engine {
+async fn start(log: &MemoryLog, bucket: &Arc<Bucket>) -> Engine {
     Engine::builder()
         .object_store(bucket.clone(), "test")
         .wal_backend(Arc::new(log.clone()))
         .open()
         .await
         .unwrap()
+}
+
+/// Runs a case of a model to its end.
+pub(crate) fn block_on<T>(case: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(case)
 }
