@@ -689,6 +689,23 @@ async fn a_slow_way_from_the_store_has_the_time_that_large_objects_take_on_it() 
     assert_eq!(records, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_gone_for_an_hour_is_found_again_soon_though_its_old_connections_are_dead()
+{
+    for hedged in [Config::default(), unhedged()] {
+        let (store, _log, hear) = one_put(hedged).await;
+        for _ in 0..3600 {
+            advance(Duration::from_secs(1)).await;
+            settle().await;
+        }
+        store.release(1);
+        let back = Instant::now();
+        hear.until_durable(1).await;
+        let took = back.elapsed();
+        assert!(took <= Duration::from_secs(41), "{took:?}");
+    }
+}
+
 /// A replay of four objects that is asked for its first piece once, while the store does not answer.
 async fn asked_once() -> (Store, Box<dyn Replay>) {
     let (store, state, _) = four_objects().await;

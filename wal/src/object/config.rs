@@ -32,7 +32,8 @@ pub struct Config {
     /// How many of these may come at once after a rest. Default 20.
     pub puts_burst: u32,
     /// An attempt that has no answer after this, and after the time that its bytes take at 256 KiB a second, is given up and made again. Default
-    /// 10 s. Each time-out doubles what the next attempt may take, up to 16 times: a way that carries 16 KiB a second per object carries them all.
+    /// 10 s. Each time-out doubles what the next attempt may take, up to 4 times, and of its bytes up to 16 times: a way that carries 16 KiB a second
+    /// per object carries them all, and a store that was gone for long is found again soon.
     pub attempt_timeout: Duration,
     /// A put is made a second time when it takes longer than this many times what nine of ten took. Default 3; 0 makes none.
     pub hedge_multiple: u32,
@@ -75,8 +76,11 @@ impl Default for Config {
 
 /// The slowest way to the store that an attempt is given time for, in bytes a second; a slower one costs time-outs at first.
 const BYTES_PER_S: u64 = 256 << 10;
-/// Time-outs that double what the next attempt may take. A way that is gone and comes back is found again before 16 · `attempt_timeout`.
-const DOUBLINGS_MAX: u32 = 4;
+/// Time-outs that double what the next attempt may take. A store that is gone and comes back is found again before 4 · `attempt_timeout`, and what the
+/// bytes take.
+const DOUBLINGS_MAX: u32 = 2;
+/// Time-outs that double the time for the bytes.
+const BYTES_DOUBLINGS_MAX: u32 = 4;
 /// A request is patient for so many times what its bytes take: attempts that time out end after 1, 3 and 7 times.
 const PATIENCE_MULTIPLE: u32 = 4;
 
@@ -159,7 +163,8 @@ impl Config {
 
     /// How long an attempt that carries so many bytes may take after `late` time-outs of its request.
     pub(crate) fn attempt_limit(&self, len: u64, late: u32) -> Duration {
-        (self.attempt_timeout + time_of(len)) * 2u32.pow(late.min(DOUBLINGS_MAX))
+        let doubled = |most: u32| 2u32.pow(late.min(most));
+        self.attempt_timeout * doubled(DOUBLINGS_MAX) + time_of(len) * doubled(BYTES_DOUBLINGS_MAX)
     }
 
     /// How long after its beginning a request that carries so many bytes begins attempts.
@@ -198,7 +203,11 @@ mod tests {
         );
         assert_eq!(
             [1, 2, 3, 4, 5, u32::MAX].map(|late| seconds(0, late)),
-            [20, 40, 80, 160, 160, 160]
+            [20, 40, 40, 40, 40, 40]
+        );
+        assert_eq!(
+            [1, 2, 3, 4, u32::MAX].map(|late| seconds(8 << 20, late)),
+            [84, 168, 296, 552, 552]
         );
         assert_eq!(config.patience_for(0), config.patience);
         let two = config.attempt_limit(8 << 20, 0) + config.attempt_limit(8 << 20, 1);
