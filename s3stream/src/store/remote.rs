@@ -58,11 +58,18 @@ fn no_retries() -> object_store::RetryConfig {
     }
 }
 
+/// The client's own limit is for requests that nobody limits, which there are none of in the engine: a PUT on a slow way may take long, and what it
+/// may take is decided by its bytes, above.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+const REQUEST_MOST: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// A client's builder with credentials, then the place's own parameters, then the bucket.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 macro_rules! client {
     ($builder:ty, $key:ty, $named:ident, $place:expr, $credentials:expr) => {{
-        let mut builder = <$builder>::new().with_retry(no_retries());
+        let mut builder = <$builder>::new()
+            .with_retry(no_retries())
+            .with_client_options(object_store::ClientOptions::new().with_timeout(REQUEST_MOST));
         for (key, value) in &$credentials.0 {
             if let Ok(key) = key.parse::<$key>() {
                 builder = builder.with_config(key, value);

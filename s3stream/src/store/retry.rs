@@ -1,5 +1,9 @@
 //! Retries above the store: bounded tries, jittered waits that start in milliseconds, one deadline for all of them.
 //!
+//! - An attempt has a limit that grows with its bytes, and doubles when it is reached: a store that stalls is found again soon after it comes back,
+//!   and a way that carries 64 KiB a second carries every object.
+//! - Answers that come in pieces (listings, batches of deletes, large bodies) have a limit for each piece. Nothing waits without one.
+//!
 //! Reads, listings that gave nothing yet, plain writes and deletes are tried again. A write of a new object is settled by content: what
 //! is there with our bytes is ours. A conditional update is tried once: only its caller knows what an answer means.
 //! Multipart uploads, copies and streams of deletes pass through.
@@ -30,7 +34,9 @@ pub struct RetryPolicy {
     pub first_wait: Duration,
     /// The bound of a wait.
     pub wait_max: Duration,
-    /// No attempt begins after this, and none runs longer.
+    /// What an attempt may take, and beside it the time of its bytes at 1 MiB a second. Doubles with each attempt that takes longer, up to 16 times.
+    pub attempt: Duration,
+    /// No attempt begins after this and 40 times the time of its bytes, and none runs longer.
     pub deadline: Duration,
 }
 
@@ -40,9 +46,42 @@ impl Default for RetryPolicy {
             tries: 10,
             first_wait: Duration::from_millis(5),
             wait_max: Duration::from_secs(1),
+            attempt: Duration::from_secs(10),
             deadline: Duration::from_secs(30),
         }
     }
+}
+
+const BYTES_PER_S: u64 = 1 << 20;
+const DOUBLINGS_MAX: u32 = 4;
+/// Attempts that take 1, 2, 4, 8 and 16 times what the bytes take, and their waits.
+const PATIENCE_MULTIPLE: u32 = 40;
+
+/// What bytes take at first.
+pub(super) fn time_of(len: u64) -> Duration {
+    Duration::from_millis(len.min(u32::MAX.into()) * 1000 / BYTES_PER_S)
+}
+
+fn unanswered(limit: Duration) -> Error {
+    Error::Generic {
+        store: "bucket",
+        source: format!("no answer within {limit:?}").into(),
+    }
+}
+
+/// A stream each item of which must come within `limit`; it ends with the first that does not.
+fn paced<T: Send + 'static>(
+    limit: Duration,
+    items: BoxStream<'static, Result<T>>,
+) -> BoxStream<'static, Result<T>> {
+    let next = move |items: Option<BoxStream<'static, Result<T>>>| async move {
+        let mut items = items?;
+        match tokio::time::timeout(limit, items.next()).await {
+            Ok(item) => item.map(|item| (item, Some(items))),
+            Err(_) => Some((Err(unanswered(limit)), None)),
+        }
+    };
+    futures::stream::unfold(Some(items), next).boxed()
 }
 
 /// Whether the same request may succeed later.
@@ -56,24 +95,30 @@ struct Tries<'a> {
     entropy: &'a Entropy,
     began: Instant,
     failed: u32,
+    /// How many of them were time-outs.
+    late: u32,
+    /// The most bytes that an attempt carried.
+    longest: u64,
 }
 
 impl Tries<'_> {
     fn left(&self) -> Duration {
-        self.policy.deadline.saturating_sub(self.began.elapsed())
+        let most = self.policy.deadline + time_of(self.longest) * PATIENCE_MULTIPLE;
+        most.saturating_sub(self.began.elapsed())
     }
 
-    /// Runs one attempt within what is left of the deadline.
-    async fn attempt<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.left(), attempt)
-            .await
-            .unwrap_or_else(|_| {
-                let source = format!("no answer within {:?}", self.policy.deadline).into();
-                Err(Error::Generic {
-                    store: "bucket",
-                    source,
-                })
-            })
+    /// Runs one attempt that carries so many bytes, within its limit and what is left of the deadline.
+    async fn attempt<T>(
+        &mut self,
+        len: u64,
+        attempt: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.longest = self.longest.max(len);
+        let limit = (self.policy.attempt + time_of(len)) * 2u32.pow(self.late.min(DOUBLINGS_MAX));
+        let limit = limit.min(self.left());
+        let result = tokio::time::timeout(limit, attempt).await;
+        self.late += u32::from(result.is_err());
+        result.unwrap_or_else(|_| Err(unanswered(limit)))
     }
 
     /// Waits before the next attempt, or gives `error` back because there is none.
@@ -126,20 +171,33 @@ impl Retrying {
             entropy: &self.entropy,
             began: Instant::now(),
             failed: 0,
+            late: 0,
+            longest: 0,
         }
     }
 
-    async fn get_whole(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut found = self.store.get_opts(location, options.clone()).await?;
+    /// One attempt: its beginning has the time of an empty answer and says how long the rest may take.
+    async fn get_whole(
+        &self,
+        location: &Path,
+        options: GetOptions,
+        tries: &mut Tries<'_>,
+    ) -> Result<GetResult> {
+        let head = options.head;
+        let mut found = tries
+            .attempt(0, self.store.get_opts(location, options))
+            .await?;
         let len = found.range.end.saturating_sub(found.range.start);
-        let is_file = !matches!(found.payload, GetResultPayload::Stream(_));
-        if options.head || len > WHOLE_BYTES_MAX || is_file {
+        let body = match found.payload {
+            GetResultPayload::Stream(body) if !head => body,
+            payload => return Ok(GetResult { payload, ..found }),
+        };
+        if len > WHOLE_BYTES_MAX {
+            let body = paced(self.policy.deadline, body);
+            found.payload = GetResultPayload::Stream(body);
             return Ok(found);
         }
-        let GetResultPayload::Stream(body) = found.payload else {
-            return Ok(found);
-        };
-        let pieces: Vec<Bytes> = body.try_collect().await?;
+        let pieces: Vec<Bytes> = tries.attempt(len, body.try_collect()).await?;
         let read: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if read != len {
             return Err(Error::Generic {
@@ -185,9 +243,10 @@ impl ObjectStore for Retrying {
         opts: PutOptions,
     ) -> Result<PutResult> {
         let mut tries = self.tries();
+        let len = payload.content_length() as u64;
         loop {
             let put = self.store.put_opts(location, payload.clone(), opts.clone());
-            match tries.attempt(put).await {
+            match tries.attempt(len, put).await {
                 Err(error) if matches!(opts.mode, PutMode::Update(_)) => return Err(error),
                 // Some stores say 409 while another request is in flight: what is there decides, and nothing there is no answer.
                 Err(Error::AlreadyExists { path, source }) if opts.mode == PutMode::Create => {
@@ -223,14 +282,15 @@ impl ObjectStore for Retrying {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, opts).await
+        let begun = self.store.put_multipart_opts(location, opts);
+        self.tries().attempt(0, begun).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let mut tries = self.tries();
         loop {
-            let get = self.get_whole(location, options.clone());
-            match tries.attempt(get).await {
+            let get = self.get_whole(location, options.clone(), &mut tries);
+            match get.await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.after(error).await?,
             }
@@ -241,7 +301,7 @@ impl ObjectStore for Retrying {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
+        paced(self.policy.deadline, self.store.delete_stream(locations))
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -251,10 +311,11 @@ impl ObjectStore for Retrying {
             loop {
                 // Fused: a listing that is empty ends before the chain begins.
                 let mut names = this.store.list(prefix.as_ref()).fuse();
-                match tries.attempt(names.try_next()).await {
+                match tries.attempt(0, names.try_next()).await {
                     Ok(first) => {
                         let first = futures::stream::iter(first.map(Ok));
-                        return Ok::<_, Error>(first.chain(names));
+                        let rest = paced(this.policy.deadline, names.boxed());
+                        return Ok::<_, Error>(first.chain(rest));
                     }
                     Err(error) => tries.after(error).await?,
                 }
@@ -268,13 +329,19 @@ impl ObjectStore for Retrying {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list_with_offset(prefix, offset)
+        paced(
+            self.policy.deadline,
+            self.store.list_with_offset(prefix, offset),
+        )
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let mut tries = self.tries();
         loop {
-            match tries.attempt(self.store.list_with_delimiter(prefix)).await {
+            match tries
+                .attempt(0, self.store.list_with_delimiter(prefix))
+                .await
+            {
                 Ok(listed) => return Ok(listed),
                 Err(error) => tries.after(error).await?,
             }
@@ -282,6 +349,7 @@ impl ObjectStore for Retrying {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
+        let copied = self.store.copy_opts(from, to, options);
+        self.tries().attempt(0, copied).await
     }
 }

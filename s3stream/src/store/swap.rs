@@ -6,7 +6,7 @@ use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutPayload, UpdateVersion, path::Path};
 use sha2::{Digest, Sha256};
 
-use super::{Bucket, is_transient, no_tags, store_error};
+use super::{Bucket, is_transient, no_tags, retry::time_of, store_error};
 use crate::{Error, Result};
 
 /// One version of an object.
@@ -70,11 +70,12 @@ impl Bucket {
             }
             None => PutMode::Create,
         };
+        let limit = SWAP_TIMEOUT + time_of(bytes.len() as u64) * 16;
         // Past the retries: what an answer means is decided above.
         let put = self
             .ledger
             .put_opts(path, PutPayload::from(bytes), mode.into());
-        match tokio::time::timeout(SWAP_TIMEOUT, put).await {
+        match tokio::time::timeout(limit, put).await {
             Ok(Ok(done)) => match Tag::of_store(done.e_tag, done.version) {
                 Some(tag) => Ok(Swap::Swapped(tag)),
                 None => Err(no_tags(path)),
@@ -89,11 +90,11 @@ impl Bucket {
             Err(_) => Ok(Swap::Unknown(
                 Error::unavailable("swap object: no answer")
                     .with("path", path)
-                    .with("within", format_args!("{SWAP_TIMEOUT:?}")),
+                    .with("within", format_args!("{limit:?}")),
             )),
         }
     }
 }
 
-/// Then the same bytes are sent again.
+/// Then, and after what the bytes take at 64 KiB a second, the same bytes are sent again.
 const SWAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! Buckets in memory and in a directory; retries over a store that fails as told.
 
+mod slow;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use object_store::{
