@@ -89,6 +89,10 @@ impl Log for NullLog {
         Usage {
             capacity: u64::MAX,
             used: 0,
+            queue_capacity: u64::MAX,
+            queued: 0,
+            overhead: 0,
+            least: 0,
         }
     }
 
