@@ -22,10 +22,11 @@ use seccompiler::{
     SeccompRule,
 };
 use wal::{
-    Backend,
+    Backend, Error, Identity, LogEpoch, LogState, LogUuid,
     block::{BlockLog, Config, Device, FileDevice, FileOptions, Io},
     testing::{
-        FaultyDevice, MemoryDevice, RecordingDevice, Storage, conformance, device_conformance,
+        FaultyDevice, Hear, Heard, MemoryDevice, RecordingDevice, Storage, conformance,
+        device_conformance,
     },
 };
 
@@ -108,12 +109,14 @@ async fn threads_drive_a_file_when_they_are_asked_for_and_keep_the_contract() {
     conformance(|| InFolder(tempfile::tempdir().unwrap(), Io::Threads)).await;
 }
 
-/// From here on this thread and those it starts get `errno` from `call`, by itself or with `second` as its second argument.
-fn refuse(call: i64, second: Option<u64>, errno: i32) {
-    let with = |value| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
-    let rule = |value| SeccompRule::new(vec![with(value).unwrap()]).unwrap();
+/// From here on this thread and those it starts get `errno` from `call`, always or when its second argument is as `when` says.
+fn refuse(call: i64, when: Option<(SeccompCmpOp, u64)>, errno: i32) {
+    let rule = |(op, value)| {
+        let argument = SeccompCondition::new(1, SeccompCmpArgLen::Dword, op, value);
+        SeccompRule::new(vec![argument.unwrap()]).unwrap()
+    };
     let rules: BTreeMap<i64, Vec<SeccompRule>> =
-        [(call, second.map(rule).into_iter().collect())].into();
+        [(call, when.map(rule).into_iter().collect())].into();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
@@ -150,7 +153,7 @@ fn a_kernel_before_the_probe_of_operations_is_served_by_threads() {
     let old = thread::Builder::new().spawn(|| {
         refuse(
             libc::SYS_io_uring_register,
-            Some(IORING_REGISTER_PROBE),
+            Some((SeccompCmpOp::Eq, IORING_REGISTER_PROBE)),
             libc::EINVAL,
         );
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -162,6 +165,96 @@ fn a_kernel_before_the_probe_of_operations_is_served_by_threads() {
         write(&device, 0, data(4096, 1)).unwrap();
     });
     old.unwrap().join().unwrap();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+}
+
+/// Appends until the ring under the log fails, which it does at the first time that so many writes are submitted at once.
+async fn append_until_the_ring_fails(place: &BlockLog, state: &mut LogState) -> Vec<u32> {
+    let replay = place.open(state).await.unwrap();
+    state.begin(replay.ends(), replay.start_position());
+    let hear = Hear::new();
+    let log = replay.start(Arc::clone(&hear) as _).await.unwrap();
+    let mut appended = 0_u32;
+    for _ in 0..150 {
+        for _ in 0..100 {
+            let record = appended.to_be_bytes();
+            match Hear::append(&*log, &[&record, &[7; 3000]]) {
+                Ok(_) => appended += 1,
+                Err(e) => assert!(matches!(e, Error::Failed { .. }), "{e}"),
+            }
+        }
+        let ended = |h: &Heard| h.failed.is_some() || h.records.len() == appended as usize;
+        hear.until("every record or the failure", ended).await;
+        if hear.heard().failed.is_some() {
+            break;
+        }
+    }
+    let heard = hear.heard();
+    assert!(
+        matches!(&heard.failed, Some(Error::Failed { cause }) if cause.to_string().contains("io_uring failed")),
+        "{:?}",
+        heard.failed
+    );
+    let end = log.close().await;
+    assert!(matches!(end, Err(Error::Failed { .. })), "{end:?}");
+    heard.records.iter().map(|r| number(&r.payload)).collect()
+}
+
+fn number(payload: &[u8]) -> u32 {
+    u32::from_be_bytes(payload[..4].try_into().unwrap())
+}
+
+#[test]
+fn a_ring_that_fails_under_load_ends_the_log_and_the_file_has_what_was_acknowledged() {
+    if available() == Io::Threads {
+        return;
+    }
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let path = folder.path().join("wal");
+    let identity = Identity {
+        cluster: 1,
+        log: LogUuid::new(2),
+        node: 3,
+    };
+    let mut state = LogState::new(identity, LogEpoch::new(1));
+    let config = Config {
+        overlap_bytes: 0,
+        commit_bytes_max: 4096,
+        in_flight_max: 64,
+        ..Config::default()
+    };
+    let place = BlockLog::file(&path, 64 << 20).with_config(config);
+    let of_thread = place.clone();
+    let failing = thread::Builder::new().spawn(move || {
+        let many = (SeccompCmpOp::Ge, 6);
+        refuse(libc::SYS_io_uring_enter, Some(many), libc::EBADF);
+        let heard = runtime().block_on(append_until_the_ring_fails(&of_thread, &mut state));
+        (heard, state)
+    });
+    let (heard, mut state) = failing.unwrap().join().unwrap();
+    state.grant(LogEpoch::new(2));
+    // In the same process, at once: the kernel lets the file go when it is done with what was in flight.
+    let back: Vec<_> = runtime().block_on(async {
+        let mut replay = place.open(&state).await.unwrap();
+        let mut back = Vec::new();
+        while let Some(piece) = replay.next().await.unwrap() {
+            back.extend(piece.iter().map(|r| number(&r.payload)));
+        }
+        back
+    });
+    assert!(back.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    let owed = heard.last().copied();
+    assert!(
+        back.last().copied() >= owed,
+        "{owed:?} of {:?}",
+        back.last()
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! One operation with its memory: how it is submitted, what a result of the kernel means for it, and how it ends when there will be none.
+//!
+//! - Memory is freed by [`Operation::after`] alone, which has the kernel's word that it is done with it. An operation that is dropped leaks it.
 
-use std::{io, mem};
+use std::{io, mem::ManuallyDrop};
 
 use bytes::{Bytes, BytesMut};
 use io_uring::{opcode, squeue, types};
@@ -21,13 +23,13 @@ const PIECE_MAX: usize = 1 << 30;
 pub(super) enum Operation {
     Write {
         at: u64,
-        data: Bytes,
+        data: ManuallyDrop<Bytes>,
         through: usize,
         done: WriteDone,
     },
     Read {
         at: u64,
-        buffer: BytesMut,
+        buffer: ManuallyDrop<BytesMut>,
         through: usize,
         done: ReadDone,
     },
@@ -48,13 +50,13 @@ impl Operation {
         match job {
             Job::Write { at, data, done } => Self::Write {
                 at,
-                data,
+                data: ManuallyDrop::new(data),
                 through: 0,
                 done,
             },
             Job::Read { at, len, done } => Self::Read {
                 at,
-                buffer: aligned::zeroed(len),
+                buffer: ManuallyDrop::new(aligned::zeroed(len)),
                 through: 0,
                 done,
             },
@@ -105,32 +107,34 @@ impl Operation {
                 data,
                 through,
                 done,
-            } => match result {
-                Err(e) => After::Wrote(done, Err(e)),
-                Ok(n) if through + n >= data.len() => After::Wrote(done, Ok(())),
-                Ok(0) => After::Wrote(done, Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => After::More(Self::Write {
+            } => match step(result, through, data.len(), io::ErrorKind::WriteZero) {
+                Ok(through) if through < data.len() => After::More(Self::Write {
                     at,
                     data,
-                    through: through + n,
+                    through,
                     done,
                 }),
+                result => {
+                    drop(ManuallyDrop::into_inner(data));
+                    After::Wrote(done, result.map(drop))
+                }
             },
             Self::Read {
                 at,
                 buffer,
                 through,
                 done,
-            } => match result {
-                Err(e) => After::Read(done, Err(e)),
-                Ok(n) if through + n >= buffer.len() => After::Read(done, Ok(buffer.freeze())),
-                Ok(0) => After::Read(done, Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => After::More(Self::Read {
+            } => match step(result, through, buffer.len(), io::ErrorKind::UnexpectedEof) {
+                Ok(through) if through < buffer.len() => After::More(Self::Read {
                     at,
                     buffer,
-                    through: through + n,
+                    through,
                     done,
                 }),
+                result => {
+                    let buffer = ManuallyDrop::into_inner(buffer);
+                    After::Read(done, result.map(|_| buffer.freeze()))
+                }
             },
         }
     }
@@ -138,23 +142,25 @@ impl Operation {
     /// Answers with `error` without a word of the kernel, and leaves it the memory for ever, since it may still read from it or write to it. How many
     /// bytes that are.
     pub(super) fn give_up(self, error: io::Error) -> usize {
-        match self {
-            Self::Write { data, done, .. } => {
-                let len = data.len();
-                mem::forget(data);
-                quietly(move || done(Err(error)));
-                len
-            }
-            Self::Read { buffer, done, .. } => {
-                let len = buffer.len();
-                mem::forget(buffer);
-                quietly(move || done(Err(error)));
-                len
-            }
-            Self::Sync { done } => {
-                quietly(move || done(Err(error)));
-                0
-            }
-        }
+        let (len, answer): (_, Box<dyn FnOnce()>) = match self {
+            Self::Write { data, done, .. } => (data.len(), Box::new(move || done(Err(error)))),
+            Self::Read { buffer, done, .. } => (buffer.len(), Box::new(move || done(Err(error)))),
+            Self::Sync { done } => (0, Box::new(move || done(Err(error)))),
+        };
+        quietly(answer);
+        len
+    }
+}
+
+/// How much of `len` bytes is done after one more result. To get nowhere is `stuck`.
+fn step(
+    result: io::Result<usize>,
+    through: usize,
+    len: usize,
+    stuck: io::ErrorKind,
+) -> io::Result<usize> {
+    match result? {
+        0 if through < len => Err(stuck.into()),
+        n => Ok(through + n),
     }
 }

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver as Receive, bounded};
 
 use super::{
-    super::{super::Job, Uring, Worker},
+    super::{super::Job, After, Uring, Worker},
     *,
 };
 use crate::block::{aligned, device::Geometry, syncs::Syncs};
@@ -168,6 +168,29 @@ enum Cause {
     Refusal,
     /// A bug.
     Panic,
+}
+
+#[test]
+fn memory_is_given_back_with_the_kernels_word_and_only_then() {
+    let mut jobs = Jobs::new();
+    type Case = (fn() -> io::Result<usize>, bool);
+    let results: [Case; 5] = [
+        (|| Ok(4096), true),
+        (|| Ok(0), true),
+        (|| Err(io::Error::from_raw_os_error(libc::EIO)), true),
+        (|| Ok(512), false),
+        (|| Err(io::ErrorKind::Interrupted.into()), false),
+    ];
+    for (result, over) in results {
+        let before = jobs.freed.load(Ordering::SeqCst);
+        while !jobs.count.is_multiple_of(3) {
+            drop(jobs.next());
+        }
+        let after = Operation::of(jobs.next()).after(result());
+        let freed = jobs.freed.load(Ordering::SeqCst) - before;
+        assert_eq!(freed, usize::from(over), "{:?}", result());
+        assert_eq!(matches!(after, After::More(_)), !over, "{:?}", result());
+    }
 }
 
 fn worker(
