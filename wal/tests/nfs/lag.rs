@@ -6,12 +6,13 @@ use tokio::time::sleep;
 use wal::{
     Error,
     nfs::Directory,
-    testing::{ModelDirectory, ModelHost, RuntimeClock},
+    testing::{DirectoryFault, ModelDirectory, ModelHost, RuntimeClock},
 };
 
 use crate::support::*;
 
 const LEASE: Duration = Duration::from_secs(10);
+const EIO: i32 = 5;
 const SETTLED: Duration = Duration::from_millis(200);
 
 async fn newest_lease(host: &ModelHost) -> String {
@@ -105,4 +106,94 @@ fn a_taker_whose_lists_lag_is_refused_after_a_while_and_takes_nothing() {
             assert_eq!(taken.back, heard(&life.hear));
         });
     }
+}
+
+#[test]
+fn a_taker_whose_list_lacks_a_head_asks_for_it_by_name() {
+    for rotten in [false, true] {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let (mut state, host) = (fresh(), directory.host());
+            let opened = open(&log_on(&host), &state).await.unwrap();
+            let late = directory.host();
+            late.lag_lists();
+            let life = opened.start(&mut state).await.unwrap();
+            let first = append(&*life.log, 0, 500).unwrap().end;
+            for record in 1..4 {
+                life.hear.until_durable(record as usize).await;
+                append(&*life.log, record, 500).unwrap();
+            }
+            life.hear.until_durable(4).await;
+            // The head knows from now on what is durable, and alone does.
+            state.trim(first, first);
+            life.log.trim(first);
+            sleep(SETTLED).await;
+            if rotten {
+                let mut image = directory.image();
+                let names = image.contents().into_keys();
+                let last = names.filter(|name| name.ends_with(".03")).max();
+                image.damage(&last.unwrap(), |bytes| bytes[90] ^= 1);
+                directory.restore(image);
+            }
+            grant_next(&mut state);
+            let taken = open(&log_on(&late), &state).await;
+            match taken {
+                Ok(taken) if !rotten => assert_eq!(taken.back, [1, 2, 3]),
+                Err(Error::Corrupt { .. }) if rotten => {}
+                other => panic!("rotten: {rotten}: {:?}", other.map(|o| o.back)),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_number_of_an_earlier_try_renews_nothing_where_lists_lag_and_old_numbers_stay() {
+    // Nothing but the number after it tells the owner of its successor.
+    let mut acknowledged = 0;
+    for late in 0..40 {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let (mut state, host) = (fresh(), directory.host());
+            let life = open(&log_on(&host), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            append(&*life.log, 0, 500).unwrap();
+            life.hear.until_durable(1).await;
+            sleep(LEASE / 2 + SETTLED).await;
+            host.lag_lists();
+            // The renewal that this append asks for fails after its link.
+            host.fault(DirectoryFault {
+                operation: "open",
+                after: 0,
+                errno: EIO,
+                parts: 0,
+            });
+            append(&*life.log, 1, 500).unwrap();
+            life.hear.until_durable(2).await;
+            sleep(SETTLED).await;
+
+            let taker = directory.host();
+            for _ in 0..10 {
+                taker.fault(DirectoryFault {
+                    operation: "remove",
+                    after: 1,
+                    errno: EIO,
+                    parts: 0,
+                });
+            }
+            grant_next(&mut state);
+            let granted = state.clone();
+            let opening = tokio::spawn(async move { open(&log_on(&taker), &granted).await });
+            sleep(Duration::from_millis(300) * late).await;
+            let _ = append(&*life.log, 2, 500);
+            sleep(LEASE / 2).await;
+            let _ = append(&*life.log, 3, 500);
+            let back = opening.await.unwrap().unwrap().back;
+            sleep(LEASE).await;
+            let heard = heard(&life.hear);
+            let lost: Vec<_> = heard.iter().filter(|r| !back.contains(r)).collect();
+            assert!(lost.is_empty(), "W5: {late}: {lost:?}");
+            acknowledged += heard.len() - 2;
+        });
+    }
+    assert!(acknowledged > 5, "{acknowledged}");
 }

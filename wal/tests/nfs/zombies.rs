@@ -25,9 +25,13 @@ struct Owner {
 }
 
 async fn owner(directory: &ModelDirectory) -> Owner {
+    owner_of(directory, CAPACITY).await
+}
+
+async fn owner_of(directory: &ModelDirectory, capacity: u64) -> Owner {
     let host = directory.host();
     let mut state = fresh();
-    let life = open(&log_on(&host), &state).await.unwrap();
+    let life = open(&log_of(&host, capacity), &state).await.unwrap();
     let life = life.start(&mut state).await.unwrap();
     for record in 0..3 {
         append(&*life.log, record, 500).unwrap();
@@ -78,13 +82,18 @@ async fn take_over(owner: &Owner, taker: &ModelHost, step: u64) -> (Vec<u32>, Op
 #[test]
 fn an_owner_that_slept_never_acknowledges_what_its_successor_did_not_replay() {
     let (mut cases, mut fenced) = (0, 0);
-    // Every moment of three appends and of the renewal that goes with them.
-    for asleep in 0..36 {
+    // Every moment of three appends and of the renewal that goes with them: with a segment made for each, or with hardly anything but the renewal.
+    let moments = (0..36)
+        .map(|n| (n, CAPACITY))
+        .chain((0..24).map(|n| (n, 1 << 20)));
+    for (asleep, capacity) in moments {
         for step in (0..90).step_by(if asleep % 4 == 0 { 1 } else { 7 }) {
-            let case = format!("owner asleep at its moment {asleep}, awake at the taker's {step}");
+            let case = format!(
+                "{capacity}: owner asleep at its moment {asleep}, awake at the taker's {step}"
+            );
             let ended = run(async {
                 let directory = ModelDirectory::default();
-                let owner = owner(&directory).await;
+                let owner = owner_of(&directory, capacity).await;
                 owner.host.pause_at(asleep);
                 append_some(&owner.life, 3, 3);
                 sleep(3 * LEASE).await;
