@@ -273,6 +273,8 @@ impl Files {
         index: usize,
         (at, data): (u64, Bytes),
     ) -> io::Result<()> {
+        // Not for a zombie: what it makes is no use to anyone.
+        owner.lease.hold().await.map_err(io::Error::other)?;
         let slot = self.slot(index)?;
         let name = slot.name.to_string();
         let draft = Name::Draft(owner.nonce ^ (index as u128 + 1) << 64).to_string();
@@ -300,8 +302,6 @@ impl Files {
             let file = match (self.ready(part.slot), &self.owner) {
                 (Some(file), _) => file,
                 (None, Some(owner)) => {
-                    // Not for a zombie: what it makes is no use to anyone.
-                    owner.lease.hold().await.map_err(io::Error::other)?;
                     let first = if part.slot == HEAD {
                         (part.at, piece.clone())
                     } else {

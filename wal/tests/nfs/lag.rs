@@ -197,3 +197,37 @@ fn a_number_of_an_earlier_try_renews_nothing_where_lists_lag_and_old_numbers_sta
     }
     assert!(acknowledged > 5, "{acknowledged}");
 }
+
+#[test]
+fn a_server_that_lost_its_power_after_a_renewal_does_not_forget_the_owner() {
+    // Of the names that nothing synced any may be there or not; the owner lives on, and may believe in its lease.
+    for kept in 0..256_usize {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let (mut state, host) = (fresh(), directory.host());
+            // One segment for all of it: nothing else syncs the names.
+            let life = open(&log_of(&host, 1 << 20), &state).await.unwrap();
+            let life = life.start(&mut state).await.unwrap();
+            // Two renewals: the number of the opening is removed by the second.
+            for record in 0..3 {
+                append(&*life.log, record, 500).unwrap();
+                life.hear.until_durable(record as usize + 1).await;
+                sleep(LEASE / 2 + SETTLED).await;
+            }
+            let image = directory.image();
+            let keep = |name: usize| kept & (1 << name.min(7)) != 0;
+            directory.restore(image.power_cut(&[], |_, _| true, keep));
+
+            grant_next(&mut state);
+            let taker = directory.host();
+            let opening = tokio::spawn(async move { open(&log_on(&taker), &state).await });
+            sleep(LEASE / 10).await;
+            let _ = append(&*life.log, 3, 500);
+            let back = opening.await.unwrap().unwrap().back;
+            sleep(LEASE).await;
+            let heard = heard(&life.hear);
+            let lost: Vec<_> = heard.iter().filter(|r| !back.contains(r)).collect();
+            assert!(lost.is_empty(), "W5: {kept:#b}: {lost:?}");
+        });
+    }
+}
