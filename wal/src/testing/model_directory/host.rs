@@ -56,7 +56,7 @@ impl Default for Behaviour {
     }
 }
 
-/// A host that uses a [`ModelDirectory`]. Clones are the same host.
+/// A host that uses a [`ModelDirectory`](super::ModelDirectory). Clones are the same host.
 #[derive(Debug)]
 pub struct ModelHost<M = ()> {
     world: Arc<Mutex<World<M>>>,
