@@ -10,16 +10,9 @@ use wal::{
 
 use crate::support::*;
 
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
-const ESTALE: i32 = 116;
-const EDQUOT: i32 = 122;
-
 /// A log with records 0 to 4 and, of an owner that did not close, its next state.
 async fn written(directory: &ModelDirectory) -> LogState {
-    let mut state = fresh();
-    let life = open(&log_on(&directory.host()), &state).await.unwrap();
-    let life = life.start(&mut state).await.unwrap();
+    let (mut state, life) = first_life(&directory.host()).await;
     for record in 0..5 {
         append(&*life.log, record, 3000).unwrap();
         life.hear.until_durable(record as usize + 1).await;
@@ -46,9 +39,7 @@ fn a_write_or_sync_that_fails_is_final_and_keeps_its_cause() {
             run(async {
                 let directory = ModelDirectory::<()>::default();
                 let host = directory.host();
-                let mut state = fresh();
-                let life = open(&log_on(&host), &state).await.unwrap();
-                let life = life.start(&mut state).await.unwrap();
+                let (mut state, life) = first_life(&host).await;
                 append(&*life.log, 0, 3000).unwrap();
                 life.hear.until_durable(1).await;
                 host.fault(DirectoryFault {
@@ -83,47 +74,6 @@ fn a_write_or_sync_that_fails_is_final_and_keeps_its_cause() {
 }
 
 #[test]
-fn a_full_server_fails_the_log_and_an_opening_after_there_is_room_goes_on() {
-    run(async {
-        let directory = ModelDirectory::<()>::default();
-        let host = directory.host();
-        let mut state = fresh();
-        let life = open(&log_on(&host), &state).await.unwrap();
-        let life = life.start(&mut state).await.unwrap();
-        let mut record = 0;
-        // Segments are made ahead of need: the first refusal is not the log's failure yet.
-        for after in [2, 0, 0, 0] {
-            host.fault(DirectoryFault {
-                operation: "create",
-                after,
-                errno: ENOSPC,
-                parts: 0,
-            });
-        }
-        while append(&*life.log, record, 3000).is_ok() {
-            sleep(Duration::from_millis(20)).await;
-            record += 1;
-            assert!(record < 10, "never full");
-        }
-        let failed = life.hear.heard().failed;
-        assert!(
-            failed
-                .as_ref()
-                .is_some_and(|e| e.to_string().contains("No space left")),
-            "{failed:?}"
-        );
-        let acknowledged = heard(&life.hear);
-        assert!(!acknowledged.is_empty());
-        grant_next(&mut state);
-        let again = open(&log_on(&directory.host()), &state).await.unwrap();
-        assert_eq!(again.back[..acknowledged.len()], acknowledged);
-        let life = again.start(&mut state).await.unwrap();
-        append(&*life.log, 100, 3000).unwrap();
-        life.hear.until_durable(1).await;
-    });
-}
-
-#[test]
 fn an_error_while_opening_is_that_error_and_never_an_end() {
     for operation in ["list", "open", "read", "create", "links", "write", "sync"] {
         for after in 0..30 {
@@ -132,12 +82,7 @@ fn an_error_while_opening_is_that_error_and_never_an_end() {
                 let state = written(&directory).await;
                 let image = directory.image();
                 let host = directory.host();
-                host.fault(DirectoryFault {
-                    operation,
-                    after,
-                    errno: EIO,
-                    parts: 0,
-                });
+                host.fault(refuse(operation, after, EIO));
                 match open(&log_on(&host), &state).await {
                     // It was not asked for so often, or it was only a clean-up.
                     Ok(opened) => assert_eq!(opened.back, [0, 1, 2, 3, 4], "{operation} {after}"),
@@ -316,9 +261,7 @@ fn a_renewal_that_fails_once_is_tried_again_and_fences_nobody() {
         run(async {
             let directory = ModelDirectory::<()>::default();
             let host = directory.host();
-            let mut state = fresh();
-            let life = open(&log_on(&host), &state).await.unwrap();
-            let life = life.start(&mut state).await.unwrap();
+            let (_, life) = first_life(&host).await;
             append(&*life.log, 0, 500).unwrap();
             life.hear.until_durable(1).await;
             // More than half of the lease: the next append renews it ahead of need.
@@ -348,16 +291,9 @@ fn a_segment_that_was_named_and_not_opened_is_this_openings_own() {
         run(async {
             let directory = ModelDirectory::<()>::default();
             let host = directory.host();
-            let mut state = fresh();
-            let life = open(&log_on(&host), &state).await.unwrap();
-            let life = life.start(&mut state).await.unwrap();
+            let (_, life) = first_life(&host).await;
             // The first write asks for the segment after its own before it makes its own.
-            host.fault(DirectoryFault {
-                operation,
-                after: 0,
-                errno: EIO,
-                parts: 0,
-            });
+            host.fault(refuse(operation, 0, EIO));
             for record in 0..5 {
                 let _ = append(&*life.log, record, 3000);
                 sleep(Duration::from_millis(200)).await;

@@ -16,11 +16,6 @@ use wal::{
 
 use crate::support::*;
 
-const ENOSPC: i32 = 28;
-const LEASE: Duration = Duration::from_secs(10);
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 fn assert_no_room(error: &Error, case: &str) {
     let cause = match error {
         Error::Failed { cause } => &**cause,

@@ -6,14 +6,10 @@ use tokio::time::sleep;
 use wal::{
     Error,
     nfs::Directory,
-    testing::{DirectoryFault, ModelDirectory, ModelHost, RuntimeClock},
+    testing::{ModelDirectory, ModelHost, RuntimeClock},
 };
 
 use crate::support::*;
-
-const LEASE: Duration = Duration::from_secs(10);
-const EIO: i32 = 5;
-const SETTLED: Duration = Duration::from_millis(200);
 
 async fn newest_lease(host: &ModelHost) -> String {
     let names = host.list().await.unwrap();
@@ -66,9 +62,8 @@ fn what_was_durable_before_the_machine_slept_is_acknowledged_after_a_new_number_
 fn lists_that_lag_fence_no_owner() {
     run(async {
         let directory = ModelDirectory::<()>::default();
-        let (mut state, host) = (fresh(), directory.host());
-        let life = open(&log_on(&host), &state).await.unwrap();
-        let life = life.start(&mut state).await.unwrap();
+        let host = directory.host();
+        let (_, life) = first_life(&host).await;
         host.lag_lists();
         for record in 0..10 {
             append(&*life.log, record, 500).unwrap();
@@ -84,9 +79,8 @@ fn a_taker_whose_lists_lag_is_refused_after_a_while_and_takes_nothing() {
     for renewals in [1, 2, 5] {
         run(async {
             let directory = ModelDirectory::<()>::default();
-            let (mut state, host) = (fresh(), directory.host());
-            let life = open(&log_on(&host), &state).await.unwrap();
-            let life = life.start(&mut state).await.unwrap();
+            let host = directory.host();
+            let (mut state, life) = first_life(&host).await;
             let late = directory.host();
             late.lag_lists();
             for record in 0..=renewals {
@@ -153,32 +147,21 @@ fn a_number_of_an_earlier_try_renews_nothing_where_lists_lag_and_old_numbers_sta
     for late in 0..40 {
         run(async {
             let directory = ModelDirectory::<()>::default();
-            let (mut state, host) = (fresh(), directory.host());
-            let life = open(&log_on(&host), &state).await.unwrap();
-            let life = life.start(&mut state).await.unwrap();
+            let host = directory.host();
+            let (mut state, life) = first_life(&host).await;
             append(&*life.log, 0, 500).unwrap();
             life.hear.until_durable(1).await;
             sleep(LEASE / 2 + SETTLED).await;
             host.lag_lists();
             // The renewal that this append asks for fails after its link.
-            host.fault(DirectoryFault {
-                operation: "open",
-                after: 0,
-                errno: EIO,
-                parts: 0,
-            });
+            host.fault(refuse("open", 0, EIO));
             append(&*life.log, 1, 500).unwrap();
             life.hear.until_durable(2).await;
             sleep(SETTLED).await;
 
             let taker = directory.host();
             for _ in 0..10 {
-                taker.fault(DirectoryFault {
-                    operation: "remove",
-                    after: 1,
-                    errno: EIO,
-                    parts: 0,
-                });
+                taker.fault(refuse("remove", 1, EIO));
             }
             grant_next(&mut state);
             let granted = state.clone();

@@ -23,8 +23,6 @@ use crate::support::*;
 
 const LEASE: Duration = Duration::from_millis(700);
 const CAPACITY: u64 = 8 << 20;
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 const PLACE: &str = "S3STREAM_NFS_OWNER";
 
 fn log_at(place: &Path) -> NfsLog {

@@ -1,16 +1,28 @@
 //! What the tests of the NFS log share: hosts of a model directory, records that say their number, and lives of a log.
 
-use std::{future::Future, ops::Range, sync::Arc};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use wal::{
     Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay, block,
     nfs::{Config, NfsLog},
-    testing::{Hear, ModelHost, RuntimeClock},
+    testing::{DirectoryFault, Hear, ModelHost, RuntimeClock},
 };
 
 pub(crate) use crate::records::{name_of, payload};
 
 pub(crate) const CAPACITY: u64 = 16 * 4096;
+/// Of every log here that says nothing else.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// More than all that a host does at once takes.
+pub(crate) const SETTLED: Duration = Duration::from_millis(200);
+/// Longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const ESTALE: i32 = 116;
+pub(crate) const EDQUOT: i32 = 122;
 
 pub(crate) fn config() -> Config {
     Config {
@@ -108,6 +120,27 @@ impl Opened {
             log,
             hear,
         })
+    }
+}
+
+/// The first life of a log on `host`, and its state.
+pub(crate) async fn first_life<M>(host: &ModelHost<M>) -> (LogState, Life)
+where
+    M: Clone + Send + std::fmt::Debug + 'static,
+{
+    let mut state = fresh();
+    let opened = open(&log_on(host), &state).await.unwrap();
+    let life = opened.start(&mut state).await.unwrap();
+    (state, life)
+}
+
+/// The next `operation`s of a host but `after` fail, and nothing of them is done.
+pub(crate) fn refuse(operation: &'static str, after: u32, errno: i32) -> DirectoryFault {
+    DirectoryFault {
+        operation,
+        after,
+        errno,
+        parts: 0,
     }
 }
 

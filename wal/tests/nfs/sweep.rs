@@ -1,25 +1,19 @@
 //! What is removed, by whom and when: nothing that may be owed, and in the end all that is not.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use tokio::time::sleep;
 use wal::{
     Error, Identity, LogEpoch, LogState, LogUuid,
     nfs::Directory,
-    testing::{DirectoryFault, Hear, ModelDirectory, ModelHost},
+    testing::{Hear, ModelDirectory, ModelHost},
 };
 
 use crate::support::*;
 
-const LEASE: Duration = Duration::from_secs(10);
-const EIO: i32 = 5;
-const SETTLED: Duration = Duration::from_millis(200);
-
 /// A log that owes nothing, and its next state.
 async fn closed(directory: &ModelDirectory) -> LogState {
-    let mut state = fresh();
-    let life = open(&log_on(&directory.host()), &state).await.unwrap();
-    let life = life.start(&mut state).await.unwrap();
+    let (mut state, life) = first_life(&directory.host()).await;
     append(&*life.log, 0, 500).unwrap();
     life.hear.until_durable(1).await;
     let end = life.log.durable_end();
@@ -139,12 +133,7 @@ fn an_epochs_files_stay_until_both_superblock_copies_are_past_it() {
             life.hear.until_durable(1).await;
             let end = life.log.durable_end();
             state.trim(end, end);
-            host.fault(DirectoryFault {
-                operation: "write",
-                after: copies,
-                errno: EIO,
-                parts: 0,
-            });
+            host.fault(refuse("write", copies, EIO));
             life.log.trim(end);
             sleep(SETTLED).await;
             let after = names(&directory).await;

@@ -13,10 +13,6 @@ use wal::{
 
 use crate::support::*;
 
-const LEASE: Duration = Duration::from_secs(10);
-/// More than all that a host does at once takes.
-const SETTLED: Duration = Duration::from_millis(200);
-
 /// An owner with three records that it has acknowledged, half of its lease over.
 struct Owner {
     host: ModelHost,
@@ -381,12 +377,7 @@ fn an_owner_whose_lease_ran_out_goes_on_if_nobody_took_the_directory() {
 
 #[test]
 fn a_link_whose_answer_was_lost_is_settled_by_the_count_of_names() {
-    for (errno, parts) in [
-        (libc_eexist(), 1),
-        (libc_eio(), 1),
-        (libc_eio(), 0),
-        (libc_estale(), 0),
-    ] {
+    for (errno, parts) in [(EEXIST, 1), (EIO, 1), (EIO, 0), (ESTALE, 0)] {
         run(async {
             let directory = ModelDirectory::<()>::default();
             let host = directory.host();
@@ -403,9 +394,7 @@ fn a_link_whose_answer_was_lost_is_settled_by_the_count_of_names() {
                     ..fault.clone()
                 });
             }
-            let mut state = fresh();
-            let life = open(&log_on(&host), &state).await.unwrap();
-            let life = life.start(&mut state).await.unwrap();
+            let (_, life) = first_life(&host).await;
             for record in 0..6 {
                 append_some(&life, record, 1);
                 life.hear.until_durable(record as usize + 1).await;
@@ -415,18 +404,6 @@ fn a_link_whose_answer_was_lost_is_settled_by_the_count_of_names() {
             assert!(failed.is_none(), "error {errno}, done {parts}: {failed:?}");
         });
     }
-}
-
-fn libc_eexist() -> i32 {
-    17
-}
-
-fn libc_eio() -> i32 {
-    5
-}
-
-fn libc_estale() -> i32 {
-    116
 }
 
 #[test]
