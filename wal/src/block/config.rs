@@ -21,7 +21,8 @@ pub struct Config {
     /// While a commit is in flight, a further one is begun only when this many bytes wait for it; less waits for the completion and goes with it. Default
     /// 64 KiB: small records then share commits instead of occupying the device with blocks of padding. 0 begins one at every append.
     pub overlap_bytes: usize,
-    /// Bytes of one slab of the log's memory; commits are cut from it. Default 2 MiB. A slab lives as long as any record in it is held.
+    /// Bytes of one slab of the log's memory; commits are cut from it. Default 2 MiB. A slab lives as long as any record in it is held; up to eight that
+    /// nobody holds wait to be used again.
     pub slab_bytes: usize,
     /// Appended bytes that may wait for the device beyond those in flight; more is refused as `Full`. Default 64 MiB.
     /// A quarter of the ring is always let in, so that the longest record fits.

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, ops::Range};
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    aligned,
+    aligned::Slabs,
     config::Limits,
     frame::{HEADER_LEN, PREFIX_LEN},
     ring::{BLOCK, block_ceil},
@@ -42,6 +42,7 @@ pub(crate) struct Gather {
     limits: Limits,
     /// The open frame's bytes so far, and behind them the free rest of the slab as capacity.
     slab: BytesMut,
+    slabs: Slabs,
     /// Where the open frame begins; its length so far is the slab's.
     position: u64,
     body_crc: u32,
@@ -55,6 +56,7 @@ impl Gather {
         Self {
             limits,
             slab: BytesMut::new(),
+            slabs: Slabs::of(limits.slab_bytes),
             position,
             body_crc: 0,
             lens: Vec::new(),
@@ -128,7 +130,8 @@ impl Gather {
     fn begin(&mut self, len: usize) {
         let needed = aligned_len(HEADER_LEN + PREFIX_LEN + len);
         if self.slab.capacity() < needed {
-            self.slab = aligned::with_capacity(needed.max(self.limits.slab_bytes));
+            let filled = std::mem::take(&mut self.slab);
+            self.slab = self.slabs.next(filled, needed);
         }
         self.slab.put_bytes(0, HEADER_LEN);
     }
@@ -187,7 +190,7 @@ mod tests {
         assert_eq!(second.position, first.end());
         let addresses = [first.bytes.as_ptr().addr(), second.bytes.as_ptr().addr()];
         assert_eq!(addresses[1] - addresses[0], 4096);
-        assert!(aligned::is_aligned(&first.bytes));
+        assert!(crate::block::aligned::is_aligned(&first.bytes));
         assert!(gather.take().is_none());
     }
 
@@ -224,7 +227,7 @@ mod tests {
         }
         let mut waiting = gather.bytes();
         while let Some(frame) = gather.take() {
-            assert!(aligned::is_aligned(&frame.bytes));
+            assert!(crate::block::aligned::is_aligned(&frame.bytes));
             assert_eq!(frame.bytes.len() as u64, frame.end() - frame.position);
             waiting -= frame.bytes.len() as u64;
         }
