@@ -36,6 +36,39 @@ fn fetch_is_served_in_every_accepted_version() {
 }
 
 #[test]
+fn a_reader_of_committed_data_is_told_of_aborted_transactions_and_no_other_is() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    client.produce("t", 0, batch(1, &[b"0"]));
+    for (level, told) in [(0, None), (1, Some(Vec::new()))] {
+        let mut request = fetch("t", &[(0, 0)]);
+        request.isolation_level = level;
+        let answer: FetchResponse = client.call(ApiKey::Fetch, 11, &request);
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!(partition.aborted_transactions, told);
+        assert_eq!(partition.records.as_ref().unwrap().len(), 69);
+    }
+}
+
+#[test]
+fn a_batch_of_a_transaction_that_nobody_has_verified_is_refused() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let sent = segment_adapter::BatchBuilder::new(segment_adapter::Codec::None)
+        .record(1, None, Some(b"0"))
+        .producer(1, 0, 0)
+        .transactional()
+        .build()
+        .unwrap();
+    let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &produce("t", 0, -1, sent));
+    let partition = &answer.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, 48);
+    assert_eq!(client.produce("t", 0, batch(1, &[b"1"])), 0);
+}
+
+#[test]
 fn an_offset_inside_a_batch_returns_the_whole_batch() {
     let running = Running::in_memory();
     let mut client = running.client();

@@ -227,6 +227,36 @@ async fn vector_107_a_follower_has_the_transactions_of_its_leader() {
 }
 
 #[tokio::test]
+async fn vector_128_epochs_of_coordinators_that_fall_do_not_keep_a_log_from_opening() {
+    let leaders = World::new().await;
+    let mut world = World::new().await;
+    let log = open(&world).await;
+    for (base, coordinator_epoch) in [(0, 4), (1, 2)] {
+        let leader = open(&leaders).await;
+        let end = EndTxn {
+            producer_id: base,
+            producer_epoch: 0,
+            coordinator_epoch,
+            commit: true,
+            version: TransactionVersion::V1,
+        };
+        durable(leader.append_end_txn(end, EPOCH)).await;
+        let marker = leader.read(base, 1, true, HW).await.unwrap().records[0].to_vec();
+        // All of producer 1.
+        let mut marker = stored(marker.into(), base, EPOCH).to_vec();
+        marker[50] = 1;
+        let crc = crc32c::crc32c(&marker[21..]);
+        marker[17..21].copy_from_slice(&crc.to_be_bytes());
+        follow(&log, marker.into()).await;
+    }
+    let coordinator = |log: &KafkaLog| log.active_producers()[0].coordinator_epoch;
+    assert_eq!(coordinator(&log), 2);
+    drop(log);
+    world.crash().await;
+    assert_eq!(coordinator(&open(&world).await), 2);
+}
+
+#[tokio::test]
 async fn vector_90_epochs_of_a_follower_come_from_its_batches() {
     let world = World::new().await;
     let log = open(&world).await;

@@ -267,6 +267,35 @@ async fn a_log_with_appends_in_flight_is_not_cut() {
 }
 
 #[tokio::test]
+async fn what_is_appended_while_a_cut_is_prepared_is_not_cut_off() {
+    let mut world = World::new().await;
+    let log = open(&world).await;
+    put_records(&log, 2).await;
+    put_records(&log, 2).await;
+    log.close().await.unwrap();
+    world.leave_only_the_bucket().await;
+    let log = open(&world).await;
+    world.slow_reads(std::time::Duration::from_millis(100));
+    let mut cut = Box::pin(log.truncate_to(2));
+    assert!(futures::poll!(cut.as_mut()).is_pending());
+    put_records(&log, 1).await;
+    assert_eq!(cut.await.unwrap_err().code(), 7);
+    assert_eq!(bounds(&log), (0, 5, 5, 5));
+    assert!(log.truncate_to(2).await.unwrap());
+    assert_eq!(bounds(&log), (0, 2, 2, 2));
+}
+
+#[tokio::test]
+async fn a_verification_does_not_outlive_a_cut() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    put_records(&log, 1).await;
+    log.start_verification(1, 0, 0, false).unwrap();
+    log.truncate_to(0).await.unwrap();
+    assert!(log.verification_guard(1).is_none());
+}
+
+#[tokio::test]
 async fn a_cut_that_is_not_durable_is_undone_by_a_crash() {
     let mut world = World::new().await;
     let log = open_with(&world, unverified()).await;
