@@ -116,6 +116,24 @@ async fn a_time_out_after_success_is_settled_by_reading() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_ends_early_is_neither_anothers_object_nor_damage() {
+    let (store, _log, hear) = one_put(unhedged()).await;
+    let first = only(&store).id;
+    store.apply(first);
+    store.lie(first, Lie::Conflict);
+    store.cut_reads(2);
+    store.release(1);
+    hear.until_durable(1).await;
+    acknowledged_once(&store, &hear).await;
+    // And so at an opening and in a replay.
+    for cuts in 1..8 {
+        let (store, state, _) = four_objects().await;
+        store.cut_reads(cuts);
+        assert_eq!(open(&store, &state).await.unwrap().len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_500_then_success_is_a_success_whether_or_not_the_first_took_effect() {
     for applied in [false, true] {
         let (store, _log, hear) = one_put(unhedged()).await;

@@ -167,7 +167,16 @@ impl Folder {
         };
         let len = found.meta.size;
         let limit = self.config.attempt_limit(len, late);
-        self.within(limit, len, found.bytes()).await.map(Some)
+        let bytes = self.within(limit, len, found.bytes()).await?;
+        if bytes.len() as u64 == len {
+            return Ok(Some(bytes));
+        }
+        // Half an object is nobody's: it must not pass for another owner's, nor for damage.
+        let source = format!("{} of {len} bytes came", bytes.len()).into();
+        let store = "log";
+        let error = object_store::Error::Generic { store, source };
+        let late = false;
+        Err(Failed { error, late, len })
     }
 
     /// A whole object, if it is there.

@@ -123,6 +123,8 @@ struct State<M> {
     asked: BTreeMap<u32, Asked>,
     trace: Vec<StoreStep<M>>,
     overwrites: bool,
+    /// So many reads from now on end in the middle of the object, without an error.
+    cuts: u32,
 }
 
 /// The bucket. Clones share it.
@@ -168,6 +170,7 @@ impl<M> ModelStore<M> {
             asked: BTreeMap::new(),
             trace: Vec::new(),
             overwrites: false,
+            cuts: 0,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -179,6 +182,19 @@ impl<M> ModelStore<M> {
         let store = Self::default();
         store.state.lock().overwrites = true;
         store
+    }
+
+    /// The next reads, so many of them, end in the middle of the object without an error.
+    pub fn cut_reads(&self, reads: u32) {
+        self.state.lock().cuts = reads;
+    }
+
+    /// How much of an object a read gives.
+    fn read_len(&self, len: usize) -> usize {
+        let cuts = &mut self.state.lock().cuts;
+        let cut = *cuts > 0;
+        *cuts = cuts.saturating_sub(1);
+        if cut { len / 2 } else { len }
     }
 
     /// From now on a host's requests wait for the test.
@@ -444,6 +460,7 @@ impl<M: Send + 'static> ObjectStore for Host<M> {
         match self.ask(Request::Get(location.clone())).await? {
             Effect::Got(Some(bytes)) => {
                 let len = bytes.len() as u64;
+                let bytes = bytes.slice(..self.store.read_len(bytes.len()));
                 Ok(GetResult {
                     payload: GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed()),
                     meta: meta(location, len),
