@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use s3stream::{Append, Config, Engine, ErrorKind, GroupId, Stream};
+use s3stream::{Append, Config, Engine, ErrorKind, GroupId, Stream, store::Bucket};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -36,6 +36,8 @@ pub(crate) struct Running {
     pub(crate) engine: Engine,
     pub(crate) commits: Commits,
     pub(crate) runtime: Arc<Runtime>,
+    /// What an object log asks is not the engine's: it is given as a backend.
+    log_bucket: Option<Bucket>,
 }
 
 impl Running {
@@ -55,6 +57,7 @@ impl Running {
             engine,
             commits,
             runtime,
+            log_bucket: log.bucket,
         })
     }
 
@@ -89,14 +92,9 @@ impl Running {
 
 impl Surroundings for Running {
     fn requests(&self) -> price::Requests {
-        let sent = self.engine.requests();
-        price::Requests {
-            put: sent.put,
-            get: sent.get,
-            list: sent.list,
-            delete: sent.delete,
-            put_bytes: sent.put_bytes,
-        }
+        let asked = self.log_bucket.as_ref().map(Bucket::requests);
+        let of_log = asked.map_or_else(price::Requests::default, price::Requests::from);
+        of_log.plus(self.engine.requests().into())
     }
 
     fn settle(&self) {

@@ -74,11 +74,6 @@ pub(crate) trait Surroundings {
     }
 }
 
-/// Nothing goes on.
-pub(crate) struct Alone;
-
-impl Surroundings for Alone {}
-
 /// How it is measured, and what it is compared with.
 pub(crate) struct Course<'a> {
     pub(crate) options: &'a Options,

@@ -11,7 +11,7 @@ use std::{
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use s3stream::{
     Entropy,
-    store::{BucketPlace, Credentials},
+    store::{Bucket, BucketPlace, Credentials},
 };
 use wal::{
     Backend,
@@ -21,7 +21,7 @@ use wal::{
     object::ObjectLog,
 };
 
-use crate::{Options, Result, Workplace};
+use crate::{Options, Result, Workplace, price::Requests};
 
 /// As large as the raw device's file.
 const LOG_CAPACITY: u64 = 512 << 20;
@@ -50,6 +50,16 @@ pub(crate) struct LogPlace {
     pub(crate) dir: Option<PathBuf>,
     /// Writes the log keeps in flight by default.
     pub(crate) depth: usize,
+    /// Where it puts its objects, if it is an object log.
+    pub(crate) bucket: Option<Bucket>,
+}
+
+impl LogPlace {
+    /// What the log has asked of a bucket: every attempt and every hedge, also one that was given up before it reached the store.
+    pub(crate) fn requests(&self) -> Requests {
+        let asked = self.bucket.as_ref().map(Bucket::requests);
+        asked.map_or_else(Requests::default, Requests::from)
+    }
 }
 
 impl Places {
@@ -106,21 +116,23 @@ impl Places {
     }
 
     /// The log in a bucket, each put of which takes as much longer as was asked.
-    fn object_log(&self, place: Option<BucketPlace>) -> Result<ObjectLog> {
+    fn object_log(&self, place: Option<BucketPlace>) -> Result<(ObjectLog, Bucket)> {
         let entropy = Entropy::from_os();
         let place = place.map_or_else(|| self.bucket.parse(), Ok)?;
-        let bucket = place.open(&credentials(), &entropy)?;
-        let mut store = bucket.counted();
+        let mut bucket = place.open(&credentials(), &entropy)?;
         if !self.put_latency.is_zero() {
             let config = ThrottleConfig {
                 wait_put_per_call: self.put_latency,
                 ..ThrottleConfig::default()
             };
-            store = Arc::new(ThrottledStore::new(store, config));
+            // Counted before they wait.
+            let store = Arc::new(ThrottledStore::new(bucket.counted(), config));
+            bucket = Bucket::new(store, bucket.prefix().as_ref(), &entropy)?;
         }
         // A log of this run's own: what an earlier one has left is not looked at.
         let prefix = bucket.path(&format!("bench-wal/{:016x}", entropy.next_u64()));
-        Ok(ObjectLog::new(store, prefix.as_ref(), entropy.next_u128())?)
+        let log = ObjectLog::new(bucket.counted(), prefix.as_ref(), entropy.next_u128())?;
+        Ok((log, bucket))
     }
 
     /// The log.
@@ -131,11 +143,13 @@ impl Places {
                 in_memory: true,
                 dir: None,
                 depth: 1,
+                bucket: None,
             },
             s3stream::store::LogPlace::Block { path, capacity } => LogPlace {
                 in_memory: false,
                 dir: directory(&path),
                 depth: DEPTH,
+                bucket: None,
                 backend: Arc::new(
                     BlockLog::file(path, capacity.unwrap_or(LOG_CAPACITY)).with_config(Config {
                         io: self.io,
@@ -144,17 +158,22 @@ impl Places {
                 ),
             },
             // No device stands below it: a copy and a checksum is what it is compared with.
-            s3stream::store::LogPlace::Object(place) => LogPlace {
-                backend: Arc::new(self.object_log(place)?),
-                in_memory: true,
-                dir: None,
-                depth: 1,
-            },
+            s3stream::store::LogPlace::Object(place) => {
+                let (log, bucket) = self.object_log(place)?;
+                LogPlace {
+                    backend: Arc::new(log),
+                    in_memory: true,
+                    dir: None,
+                    depth: 1,
+                    bucket: Some(bucket),
+                }
+            }
             s3stream::store::LogPlace::Nfs { path, capacity } => LogPlace {
                 in_memory: false,
                 backend: Arc::new(NfsLog::at(&path, capacity.unwrap_or(LOG_CAPACITY))),
                 dir: Some(path),
                 depth: DEPTH,
+                bucket: None,
             },
         })
     }

@@ -27,6 +27,18 @@ pub(crate) struct Requests {
     pub(crate) put_bytes: u64,
 }
 
+impl From<s3stream::store::Requests> for Requests {
+    fn from(sent: s3stream::store::Requests) -> Self {
+        Self {
+            put: sent.put,
+            get: sent.get,
+            list: sent.list,
+            delete: sent.delete,
+            put_bytes: sent.put_bytes,
+        }
+    }
+}
+
 impl Requests {
     pub(crate) fn since(self, before: Self) -> Self {
         Self {

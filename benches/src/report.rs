@@ -36,6 +36,10 @@ pub struct Report {
     #[serde(serialize_with = "rounded")]
     cost_usd_per_gib: Option<f64>,
     #[serde(serialize_with = "rounded")]
+    cost_usd_per_million_records: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    cost_usd_per_hour: Option<f64>,
+    #[serde(serialize_with = "rounded")]
     uploaded_per_appended: Option<f64>,
     baseline: Baseline,
     #[serde(serialize_with = "rounded")]
@@ -111,6 +115,10 @@ impl Report {
             peak_rss_mib: engine.peak_rss_mib,
             requests: findings.requests,
             cost_usd_per_gib: per_gib(findings.requests.cost_usd()),
+            cost_usd_per_million_records: (engine.records > 0)
+                .then(|| findings.requests.cost_usd() * 1e6 / engine.records as f64),
+            cost_usd_per_hour: (!engine.elapsed.is_zero())
+                .then(|| findings.requests.cost_usd() * 3600.0 / engine.elapsed.as_secs_f64()),
             uploaded_per_appended: (findings.requests.put > 0 && engine.bytes > 0)
                 .then(|| findings.requests.put_bytes as f64 / engine.bytes as f64),
             baseline: findings.baseline.with(&baseline),
@@ -203,7 +211,7 @@ type Row = (&'static str, Option<f64>, Option<f64>, Option<f64>);
 
 impl Report {
     #[rustfmt::skip]
-    fn rows(&self) -> [Row; 11] {
+    fn rows(&self) -> [Row; 13] {
         let base = &self.baseline;
         [
             ("throughput, MiB/s", self.throughput_mib_s, base.throughput_mib_s, self.ratio_throughput),
@@ -216,6 +224,8 @@ impl Report {
             ("generator's CPU, s/GiB", self.generator_cpu_s_per_gib, None, None),
             ("peak memory, MiB", self.peak_rss_mib, None, None),
             ("requests, $/GiB", self.cost_usd_per_gib, None, None),
+            ("requests, $/10^6 records", self.cost_usd_per_million_records, None, None),
+            ("requests, $/h", self.cost_usd_per_hour, None, None),
             ("uploaded / appended", self.uploaded_per_appended, None, None),
         ]
     }

@@ -110,8 +110,26 @@ fn recovery_opens_after_a_crash() {
 
 #[test]
 fn idle_costs_no_request() {
-    let json = run(&["idle", "--bucket=memory:"]);
-    assert_eq!(json["details"]["requests_while_idle"], 0);
+    for place in ["--bucket=memory:", "--wal=object:"] {
+        let json = run(&["idle", place]);
+        assert_eq!(json["details"]["requests_while_idle"], 0, "{place}");
+    }
+}
+
+#[test]
+fn what_an_object_log_asks_of_its_bucket_is_counted_and_priced() {
+    let prices = ["cost_usd_per_million_records", "cost_usd_per_hour"];
+    let alone = run(&["wal", "--wal=object:memory:"]);
+    positive(&alone, &prices);
+    let commits = alone["details"]["commits"].as_u64().unwrap();
+    let puts = alone["requests"]["put"].as_u64().unwrap();
+    assert!(commits > 0 && puts >= commits, "{puts} for {commits}");
+    let below = run(&["append", "--wal=object:memory:"]);
+    positive(&below, &prices);
+    let commits = below["details"]["commits"].as_u64().unwrap();
+    let puts = below["requests"]["put"].as_u64().unwrap();
+    assert!(commits > 0 && puts >= commits, "{puts} for {commits}");
+    assert_eq!(run(&["wal", "--wal=memory:"])["requests"]["put"], 0);
 }
 
 #[test]

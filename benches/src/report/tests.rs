@@ -55,6 +55,9 @@ fn the_json_line_starts_with_the_promised_fields_in_order() {
         "\"peak_rss_mib\":",
         "\"requests\":{\"put\":8,\"get\":0,\"list\":0,\"delete\":0}",
         "\"cost_usd_per_gib\":0.00008",
+        // 8 requests for 524,288 records in a second.
+        "\"cost_usd_per_million_records\":0.00007629",
+        "\"cost_usd_per_hour\":0.144",
         "\"uploaded_per_appended\":2.0",
         "\"baseline\":{",
         "\"ratio_p50\":1.5",
@@ -120,6 +123,7 @@ fn what_was_not_measured_is_null_and_paced_load_has_no_throughput_ratio() {
         "throughput_mib_s",
         "ack_p50_us",
         "cost_usd_per_gib",
+        "cost_usd_per_hour",
         "ratio_p50",
     ] {
         assert!(json[name].is_null(), "{name}");

@@ -13,8 +13,9 @@ use crate::{
     commits::Commits,
     latency::Latency,
     load::{Submitted, Target},
-    measure::{Alone, Beside, Course, runtime},
+    measure::{Beside, Course, Surroundings, runtime},
     place::{LogPlace, Places},
+    price::Requests,
     report::significant,
 };
 
@@ -34,7 +35,7 @@ pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
         depth: options.baseline_depth.unwrap_or(place.depth),
     };
     let mut target = LogTarget::new(Arc::clone(&log), sink);
-    let mut findings = course.run(&mut target, &Alone)?;
+    let mut findings = course.run(&mut target, &place)?;
     if findings.paced {
         let woken = |quantile| target.woken.micros(quantile).map(significant);
         findings.details.insert("wakeup_p50_us", woken(0.5).into());
@@ -44,6 +45,12 @@ pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     log.trim(log.durable_end());
     runtime.block_on(log.close())?;
     Ok(Report::new(options, findings))
+}
+
+impl Surroundings for LogPlace {
+    fn requests(&self) -> Requests {
+        self.requests()
+    }
 }
 
 /// A new log.
