@@ -252,16 +252,18 @@ async fn a_store_that_refuses_for_minutes_fails_no_append() {
 
 #[tokio::test(start_paused = true)]
 async fn anothers_object_is_the_one_thing_that_fails_a_write_and_is_named() {
-    for (bytes, named) in [
-        (&b"something else"[..], "not of this log"),
-        (b"", "not of this log"),
-    ] {
+    // The last is as long as what was put, and differs in one bit.
+    for other in [Some("something else"), Some(""), None] {
+        let named = "not of this log";
         let (store, log, hear) = one_put(unhedged()).await;
         let put = only(&store);
-        let Request::Create(path, _) = put.request else {
+        let Request::Create(path, own) = put.request else {
             panic!("{put:?}")
         };
-        store.damage(|objects| drop(objects.insert(path, bytes.into())));
+        let mut flipped = own.to_vec();
+        *flipped.last_mut().unwrap() ^= 1;
+        let other = other.map_or(flipped, |text| text.into());
+        store.damage(|objects| drop(objects.insert(path, other.into())));
         store.release(1);
         do_and_answer(&store, put.id).await;
         let failed = hear.heard().failed;
