@@ -105,7 +105,6 @@ impl KafkaLog {
             let restoring = state.producers.restore(end);
             (restoring, state.epochs.clone(), state.config.clone())
         };
-        epochs.truncate_from_end(end);
         let mut segments = self.described()?;
         segments.retain(|(segment, _)| (segment.base as i64) < end);
         let from = segments.first().map_or(0, |(first, _)| first.base);
@@ -120,6 +119,8 @@ impl KafkaLog {
             ControlFlow::Continue(())
         });
         let at = reached.await?.min(end as u64);
+        // One that has no batch left goes, as it would when the log is opened again.
+        epochs.truncate_from_end(at as i64);
         Ok(Cut {
             at,
             end,

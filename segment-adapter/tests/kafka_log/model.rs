@@ -21,6 +21,9 @@ enum Call {
         bytes: Option<i64>,
         ms: Option<i64>,
     },
+    Truncate {
+        percent: i64,
+    },
     Find {
         timestamp: i64,
     },
@@ -49,6 +52,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (0..=100i64).prop_map(|percent| Call::DeleteRecords { percent }),
         2 => (prop::option::of(0..3000i64), prop::option::of(0..1000i64))
             .prop_map(|(bytes, ms)| Call::Retain { bytes, ms }),
+        1 => (0..=100i64).prop_map(|percent| Call::Truncate { percent }),
         4 => (0..1000i64).prop_map(|timestamp| Call::Find { timestamp }),
         4 => (0..=100i64, 0..2000usize).prop_map(|(percent, bytes)| Call::Read { percent, bytes }),
         1 => any::<bool>().prop_map(|close| Call::Reopen { close }),
@@ -78,6 +82,7 @@ struct Model {
     epoch: i32,
     /// Every epoch that has a batch and where it began, gone or not.
     epochs: Vec<(i32, i64)>,
+    was_cut: bool,
 }
 
 impl Model {
@@ -89,6 +94,7 @@ impl Model {
             segments: vec![Vec::new()],
             epoch: 0,
             epochs: Vec::new(),
+            was_cut: false,
         }
     }
 
@@ -114,6 +120,30 @@ impl Model {
 
     fn batches(&self) -> impl Iterator<Item = &StoredBatch> {
         self.segments.iter().flatten()
+    }
+
+    /// Cuts the log within what can be read; a batch that holds the new end goes whole.
+    fn truncate(&mut self, end: i64) {
+        if end >= self.end {
+            return;
+        }
+        let first = self.segments[0]
+            .first()
+            .map_or(self.end, |batch| batch.base);
+        if end <= first {
+            (self.start, self.epochs) = (end, Vec::new());
+        }
+        for segment in &mut self.segments {
+            segment.retain(|batch| batch.end() <= end);
+        }
+        self.segments.retain(|segment| !segment.is_empty());
+        self.segments.push(Vec::new());
+        self.was_cut = true;
+        // An epoch without a batch goes.
+        let cut = self.batches().last().map_or(first, StoredBatch::end);
+        self.epochs.retain(|(_, start)| *start < cut);
+        (self.end, self.acknowledged) = (end, end);
+        self.drop_below_start();
     }
 
     /// Kafka's rules, one segment at a time.
@@ -201,6 +231,22 @@ impl Model {
             .collect()
     }
 
+    /// Once the log was cut, without epochs that have no batch in what can be read: they may be known or not.
+    fn with_batches(&self, mut epochs: Vec<(i32, i64)>) -> Vec<(i32, i64)> {
+        let first = self.batches().find(|batch| batch.end() > self.start);
+        let first = match (self.was_cut, first) {
+            (false, _) => return epochs,
+            (true, None) => return Vec::new(),
+            (true, Some(first)) => first.base,
+        };
+        let before = epochs
+            .iter()
+            .skip(1)
+            .take_while(|(_, start)| *start <= first);
+        epochs.drain(..before.count());
+        epochs
+    }
+
     fn check(&self, log: &KafkaLog) {
         let offsets = log.offsets();
         assert_eq!((offsets.log_start, offsets.leo), (self.start, self.end));
@@ -213,7 +259,8 @@ impl Model {
             .iter()
             .map(|entry| (entry.epoch, entry.start))
             .collect();
-        assert_eq!(epochs, self.epochs_from_start());
+        let epochs = self.with_batches(epochs);
+        assert_eq!(epochs, self.with_batches(self.epochs_from_start()));
     }
 
     async fn check_read(&self, log: &KafkaLog, from: i64, bytes: usize) {
@@ -224,7 +271,9 @@ impl Model {
             assert_eq!(read.header().base_offset, expected.base);
             assert_eq!(read.header().last_offset() + 1, expected.end());
         }
-        assert_eq!(read.is_empty(), from >= data.offsets.hw);
+        let next = self.batches().find(|batch| batch.end() > from);
+        let hw = data.offsets.hw;
+        assert_eq!(read.is_empty(), next.is_none_or(|next| next.end() > hw));
         assert!(
             read.last()
                 .is_none_or(|b| b.header().last_offset() < data.offsets.hw)
@@ -299,6 +348,12 @@ async fn run(calls: Vec<Call>) {
                 log.delete_old_segments(CLOCK).await.unwrap();
                 model.retain(bytes, ms, CLOCK);
             }
+            Call::Truncate { percent } => {
+                flush(&log, &mut model).await;
+                let to = model.start + (model.end - model.start) * percent / 100;
+                assert_eq!(log.truncate_to(to).await.unwrap(), to < model.end);
+                model.truncate(to);
+            }
             Call::Find { timestamp } => {
                 flush(&log, &mut model).await;
                 let spec = TimestampSpec::At(timestamp);
@@ -335,7 +390,7 @@ async fn run(calls: Vec<Call>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_answers_as_a_vector_of_batches_does(calls in prop::collection::vec(call(), 1..50)) {
