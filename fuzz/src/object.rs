@@ -98,7 +98,7 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(*field)
 }
 
-fn check(object: &[u8], prepare: &mut dyn FnMut(&BlockRef, &mut Vec<u8>)) {
+fn check(object: &[u8], prepare: &mut dyn FnMut(&BlockRef, &mut [u8])) {
     let len = object.len() as u64;
     let index = match ObjectIndex::decode_tail(object, len, CLUSTER, OBJECT) {
         Ok(TailStep::Index(index)) => index,
