@@ -757,3 +757,41 @@ async fn a_granted_epoch_that_wrote_though_it_was_never_started_is_noticed() {
         "{refused:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn several_late_objects_of_an_old_epoch_are_all_left_out_of_every_later_replay() {
+    // Lesson 3: a late put of a zombie survived. Lesson 4: of what an old epoch had left over, the first alone was found and left out.
+    let (store, mut metadata) = (Store::default(), Metadata::new());
+    let replay = backend(&store, 1).open(&metadata.state).await.unwrap();
+    metadata.record_start(&*replay);
+    let mut old = Owner::start(1, replay).await;
+    for len in [250; 3] {
+        old.append(len);
+        settle().await;
+    }
+    store.hold(1);
+    for len in [250; 3] {
+        old.append(len);
+        settle().await;
+    }
+    let late = store.waiting().len();
+    assert!(late >= 2, "{late} puts are on their way");
+    let mut expected = old.acknowledged();
+    for host in 2..4 {
+        let state = metadata.register();
+        let mut replay = backend(&store, host).open(&state).await.unwrap();
+        assert_eq!(names(&mut *replay).await, expected, "host {host}");
+        metadata.record_start(&*replay);
+        let mut owner = Owner::start(host, replay).await;
+        for len in [250; 2] {
+            owner.append(len);
+            settle().await;
+        }
+        expected.extend(owner.acknowledged());
+        // All that was late arrives now, above the fence of its epoch.
+        old.resume(&store).await;
+    }
+    assert_eq!(old.acknowledged().len(), 3, "W5");
+    let mut replay = backend(&store, 4).open(&metadata.register()).await.unwrap();
+    assert_eq!(names(&mut *replay).await, expected);
+}

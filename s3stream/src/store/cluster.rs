@@ -3,11 +3,14 @@
 //! Written once, by whoever comes first, and never changed. Read at every open, before anything else is.
 
 use bytes::Bytes;
+use object_store::ObjectStoreExt;
 
 use super::{Bucket, Swap};
 use crate::{ClusterId, Error, Result, entropy::Entropy};
 
 const NAME: &str = "cluster";
+/// Names that are looked at to see whether a new one is listed: a page of every store.
+const LISTED_MOST: usize = 1_000;
 const MAGIC: [u8; 8] = *b"s3stream";
 /// The format of the whole bucket that this version writes.
 const FORMAT: u16 = 1;
@@ -127,7 +130,8 @@ impl ClusterFile {
     }
 }
 
-/// Stores differ: some take a conditional write and ignore the condition. Tried once in a bucket's life, on an object of its own.
+/// Stores differ: some take a conditional write and ignore the condition, some answer a range with the whole object, some list late. Tried once in a
+/// bucket's life, on an object of its own. Without the first two it is not used; the last is only said, since nothing here rests on it.
 async fn probe(bucket: &Bucket, entropy: &Entropy) -> Result<()> {
     let path = bucket.path(&format!("probe-{:016x}", entropy.next_u64()));
     let probed = probe_at(bucket, &path).await;
@@ -135,7 +139,7 @@ async fn probe(bucket: &Bucket, entropy: &Entropy) -> Result<()> {
     match probed? {
         None => Ok(()),
         Some(what) => Err(Error::invalid(
-            "the store ignores conditions on writes, which the metadata rests on: use another store",
+            "the store ignores what everything here rests on: use another store",
         )
         .with("store", bucket.store())
         .with("ignored", what)),
@@ -162,13 +166,26 @@ async fn probe_at(
     if swap(None, b"2").await?.is_some() {
         return Ok(Some("if-none-match"));
     }
-    if swap(Some(&first), b"3").await?.is_none() {
+    if swap(Some(&first), b"0123456789").await?.is_none() {
         return Err(Error::unavailable(
             "the store refused a conditional write that was due",
         ));
     }
     if swap(Some(&first), b"4").await?.is_some() {
         return Ok(Some("if-match"));
+    }
+    // Retried as everything is: what is still an error then is an answer.
+    let range = bucket.store().get_range(path, 3..6).await;
+    if !range.as_ref().is_ok_and(|bytes| bytes[..] == b"345"[..]) {
+        tracing::warn!(?range, "a read of bytes 3 to 5 of 0123456789");
+        return Ok(Some("range"));
+    }
+    let listed = bucket.list(bucket.prefix(), LISTED_MOST).await?;
+    if !listed.contains(path) && listed.len() < LISTED_MOST {
+        tracing::warn!(
+            store = %bucket.store(),
+            "the store lists late: what is left over stays longer, and a log in it asks more when it is opened"
+        );
     }
     Ok(None)
 }

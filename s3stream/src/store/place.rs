@@ -66,6 +66,7 @@ impl RemoteKind {
                 "region",
                 "allow_http",
                 "virtual_hosted_style_request",
+                "checksum_algorithm",
                 "skip_signature",
             ],
             Self::Azure => &["account_name", "endpoint", "allow_http", "skip_signature"],
@@ -102,6 +103,23 @@ pub enum LogPlace {
 pub enum MetadataPlace {
     /// `bucket:` beside the objects.
     Bucket,
+}
+
+impl RemotePlace {
+    /// Whether its requests name the bucket in the path: S3's default, which all stores but few take.
+    pub fn is_path_style(&self) -> bool {
+        let hosted = |(key, value): &(String, String)| {
+            key == "virtual_hosted_style_request" && value == "true"
+        };
+        self.kind == RemoteKind::S3 && !self.parameters.iter().any(hosted)
+    }
+
+    /// Whether each PUT carries a checksum of the store's own kind, which some refuse; objects have checksums of ours in any case.
+    pub fn sends_checksums(&self) -> bool {
+        self.parameters
+            .iter()
+            .any(|(key, _)| key == "checksum_algorithm")
+    }
 }
 
 impl FromStr for BucketPlace {

@@ -23,11 +23,23 @@ pub(crate) enum Fault {
     Conflict,
 }
 
+/// What a store says of what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Odd {
+    /// A range is answered with the whole object.
+    WholeForRange,
+    /// A range is an error.
+    NoRanges,
+    /// A listing shows nothing.
+    ListsLate,
+}
+
 /// A store in memory whose next writes fail as told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultyStore {
     store: Arc<InMemory>,
     faults: Arc<Mutex<VecDeque<Option<Fault>>>>,
+    odd: Option<Odd>,
 }
 
 impl FaultyStore {
@@ -88,8 +100,13 @@ impl ObjectStore for FaultyStore {
     async fn get_opts(
         &self,
         location: &Path,
-        options: GetOptions,
+        mut options: GetOptions,
     ) -> object_store::Result<GetResult> {
+        match (self.odd, options.range.is_some()) {
+            (Some(Odd::WholeForRange), true) => options.range = None,
+            (Some(Odd::NoRanges), true) => return Err(server_error()),
+            _ => {}
+        }
         self.store.get_opts(location, options).await
     }
 
@@ -104,7 +121,10 @@ impl ObjectStore for FaultyStore {
         &self,
         prefix: Option<&Path>,
     ) -> futures::stream::BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.store.list(prefix)
+        match self.odd {
+            Some(Odd::ListsLate) => Box::pin(futures::stream::empty()),
+            _ => self.store.list(prefix),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -335,4 +355,32 @@ async fn a_store_without_conditional_writes_is_refused() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_ranges_is_refused_by_name_and_one_that_lists_late_is_used() {
+    for odd in [Odd::WholeForRange, Odd::NoRanges, Odd::ListsLate] {
+        let entropy = Entropy::seeded(1);
+        let store = Arc::new(FaultyStore {
+            odd: Some(odd),
+            ..FaultyStore::default()
+        });
+        let bucket = Bucket::new(store, "p", &entropy).unwrap();
+        let opened = ClusterFile::open(&bucket, &entropy, None).await;
+        match odd {
+            Odd::ListsLate => drop(opened.unwrap()),
+            _ => {
+                let error = opened.unwrap_err();
+                assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{odd:?}: {error}");
+                assert!(error.to_string().contains("range"), "{odd:?}: {error}");
+                assert!(
+                    bucket
+                        .read(&bucket.path("cluster"))
+                        .await
+                        .unwrap()
+                        .is_none()
+                );
+            }
+        }
+    }
 }

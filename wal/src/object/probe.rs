@@ -5,8 +5,8 @@
 //! - A listing that lags costs requests, nothing else: it is only said.
 //!
 //! The first opening puts eight different objects under one name at once, of which one may win, and tries all of it; a later one asks once
-//! whether it is still refused. The log needs nothing else of a
-//! store: no ranges, no ETags, no listing that is complete, no multipart.
+//! whether it is still refused. The log needs nothing else of a store: no ranges, no ETags, no listing that is complete, no page of a certain size, no
+//! checksums of the store's kind, no multipart.
 
 use bytes::Bytes;
 use futures::future::join_all;
