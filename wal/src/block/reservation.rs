@@ -10,7 +10,11 @@
 use std::{
     fmt::Debug,
     io,
-    sync::{Arc, mpsc::sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
     thread,
     time::Duration,
 };
@@ -23,7 +27,7 @@ pub trait Reservations: Send + Sync + Debug {
     /// Registers this host under `key`.
     ///
     /// # Errors
-    /// `Unsupported` where the device takes no reservations; `Conflict` if this host is registered under another key, by another program.
+    /// `Unsupported` where the device takes no reservations, `Unguarded` where that cannot be told or would not help; `Conflict` if this host is registered under another key, by another program.
     fn register(&self, key: u64) -> Result<(), Refusal>;
 
     /// Reserves the device for all that are registered, of which this host is one: nobody else may write.
@@ -52,6 +56,8 @@ pub enum Refusal {
     Unsupported(String),
     /// Another host was before this one.
     Conflict,
+    /// Whether it does, or whether that would keep others from writing, cannot be told: it must not be used.
+    Unguarded(String),
     /// Anything else.
     Failed(io::Error),
 }
@@ -69,13 +75,16 @@ pub(crate) async fn take(place: String, reservations: Arc<dyn Reservations>) -> 
     blocking(move || take_within(PATIENCE, place, reservations)).await
 }
 
-/// On a thread of its own, which a device that never answers keeps. Should it answer after all, the owner of then is fenced, and takes the device again.
+/// On a thread of its own, which a device that never answers keeps. Should it answer after all, the next step is not asked for any more; the one that was
+/// on its way may have fenced the owner of then.
 fn take_within(
     limit: Duration,
     place: String,
     reservations: Arc<dyn Reservations>,
 ) -> Result<(), Error> {
     let (tell, told) = sync_channel(1);
+    let given_up = Arc::new(AtomicBool::new(false));
+    let late = Arc::clone(&given_up);
     let of = place.clone();
     let failed = |source| Error::Io {
         op: "reserve",
@@ -86,24 +95,40 @@ fn take_within(
         .name("wal-reserve".to_owned())
         .spawn(move || {
             // The caller may have stopped waiting.
-            let _ = tell.send(take_now(&of, &*reservations));
+            let _ = tell.send(take_now(&of, &*reservations, &late));
         });
     if let Err(source) = thread {
         return Err(failed(source));
     }
-    told.recv_timeout(limit)
-        .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
+    told.recv_timeout(limit).unwrap_or_else(|_| {
+        given_up.store(true, Ordering::Release);
+        Err(failed(io::ErrorKind::TimedOut.into()))
+    })
 }
 
-fn take_now(place: &str, reservations: &dyn Reservations) -> Result<(), Error> {
+fn take_now(
+    place: &str,
+    reservations: &dyn Reservations,
+    given_up: &AtomicBool,
+) -> Result<(), Error> {
+    // Who did not wait for it may be somebody's zombie now: it fences nobody.
+    let waited_for = || {
+        if given_up.load(Ordering::Acquire) {
+            let late = io::ErrorKind::TimedOut.into();
+            return Err(refused(place, "reserve", Refusal::Failed(late)));
+        }
+        Ok(())
+    };
     if let Err(refusal) = reservations.register(KEY) {
         return match refusal {
             Refusal::Unsupported(reason) => without(place, reservations, &reason),
             refusal => Err(refused(place, "register with", refusal)),
         };
     }
+    waited_for()?;
     let reserved = reservations.reserve(KEY);
     reserved.map_err(|refusal| refused(place, "reserve", refusal))?;
+    waited_for()?;
     let preempted = reservations.preempt(KEY);
     preempted.map_err(|refusal| refused(place, "pre-empt the other hosts of", refusal))?;
     tracing::info!(
@@ -130,10 +155,13 @@ fn without(place: &str, reservations: &dyn Reservations, reason: &str) -> Result
             );
             Ok(())
         }
-        Err(error) => {
-            tracing::warn!(place, reason, %error, "no persistent reservations, and whether the volume is shared could not be asked: it must be attached to one host alone");
-            Ok(())
-        }
+        // It is of a kind that can say so, and did not.
+        Err(error) => Err(Error::Unguarded {
+            place: place.to_owned(),
+            what: format!(
+                "takes no reservation ({reason}), and whether several hosts can attach it could not be asked: {error}"
+            ),
+        }),
     }
 }
 
@@ -145,6 +173,7 @@ fn refused(place: &str, op: &'static str, refusal: Refusal) -> Error {
                 "another host that reserved it at the same time, or another program".to_owned();
             return Error::InUse { place, by };
         }
+        Refusal::Unguarded(what) => return Error::Unguarded { place, what },
         Refusal::Unsupported(what) => io::Error::new(io::ErrorKind::Unsupported, what),
         Refusal::Failed(source) => source,
     };
@@ -157,13 +186,13 @@ fn refused(place: &str, op: &'static str, refusal: Refusal) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::sync::{Barrier, atomic::AtomicUsize};
 
     use super::*;
 
-    /// Answers a registration when the test lets it, then does everything.
+    /// Answers a registration when the test lets it, then does everything, and counts it.
     #[derive(Debug)]
-    struct Slow(Barrier);
+    struct Slow(Barrier, AtomicUsize);
 
     impl Reservations for Slow {
         fn register(&self, _key: u64) -> Result<(), Refusal> {
@@ -172,10 +201,12 @@ mod tests {
         }
 
         fn reserve(&self, _key: u64) -> Result<(), Refusal> {
+            self.1.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
 
         fn preempt(&self, _key: u64) -> Result<(), Refusal> {
+            self.1.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
 
@@ -186,7 +217,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_ever_for_a_device_that_does_not_answer() {
-        let slow = Arc::new(Slow(Barrier::new(2)));
+        let slow = Arc::new(Slow(Barrier::new(2), AtomicUsize::new(0)));
         let limit = Duration::from_millis(20);
         let taken = take_within(limit, "disk".to_owned(), Arc::clone(&slow) as _);
         let Err(Error::Io {
@@ -198,7 +229,39 @@ mod tests {
             panic!("{taken:?}");
         };
         assert_eq!(source.kind(), io::ErrorKind::TimedOut);
-        // It ends when the device answers.
+        // It ends when the device answers, and takes nothing from whoever has the device then.
         slow.0.wait();
+        while Arc::strong_count(&slow) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(slow.1.load(Ordering::SeqCst), 0);
+    }
+
+    /// A device of a kind that could say whether it is shared, and does not.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl Reservations for Silent {
+        fn register(&self, _key: u64) -> Result<(), Refusal> {
+            Err(Refusal::Unsupported("none".to_owned()))
+        }
+
+        fn reserve(&self, _key: u64) -> Result<(), Refusal> {
+            unreachable!("it is not registered")
+        }
+
+        fn preempt(&self, _key: u64) -> Result<(), Refusal> {
+            unreachable!("it is not registered")
+        }
+
+        fn shared(&self) -> io::Result<bool> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    #[test]
+    fn a_device_that_might_be_shared_is_refused() {
+        let taken = take_within(PATIENCE, "disk".to_owned(), Arc::new(Silent));
+        assert!(matches!(taken, Err(Error::Unguarded { .. })), "{taken:?}");
     }
 }

@@ -435,7 +435,8 @@ async fn last_known(
     }
     let last = known - 1;
     let found = first_frame(walk, superblock, epoch, last).await?;
-    Ok(if found <= last {
+    // Where none is found it is told the block after.
+    Ok(if found < last {
         found.max(first)
     } else {
         first
