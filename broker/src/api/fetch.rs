@@ -330,9 +330,9 @@ async fn read_on(
         read = more.records.len();
         data.records.extend(more.records);
         for txn in more.aborted.into_iter().flatten() {
-            let aborted = data.aborted.get_or_insert_default();
-            if !aborted.contains(&txn) {
-                aborted.push(txn);
+            // One that began below was decided by then, and is listed.
+            if txn.first_offset >= next {
+                data.aborted.get_or_insert_default().push(txn);
             }
         }
     }

@@ -348,11 +348,14 @@ impl SegmentLog {
 
     /// Gives up what no slice shows any more, of the data stream and of those that slices named before. A stream that
     /// is being filled for a replacement to come is not named yet, and what was never named is not touched.
+    ///
+    /// Some edits take effect when they are queued: a trim must not be there before them, or a list that lost them would show
+    /// what is gone. So it waits for one more, which changes nothing and comes after them all.
     async fn trim_streams(&self, mut before: BTreeMap<StreamId, u64>) -> Result<()> {
         before.entry(self.data.id()).or_insert(0);
-        let bounds: Vec<(Stream, u64)> = {
-            let state = self.usable()?;
-            before
+        let (bounds, last) = {
+            let mut state = self.usable()?;
+            let bounds: Vec<(Stream, u64)> = before
                 .into_iter()
                 .filter_map(|(id, end)| {
                     let stream = self.stream_of(&state, id)?;
@@ -360,8 +363,18 @@ impl SegmentLog {
                     let bound = bound.min(stream.confirm());
                     (bound > stream.start()).then_some((stream, bound))
                 })
-                .collect()
+                .collect();
+            if bounds.is_empty() {
+                return Ok(());
+            }
+            let start = state.list.start();
+            (
+                bounds,
+                self.edit_when_durable(&mut state, Edit::Trim { start })?,
+            )
         };
+        self.kept(last).await?;
+        drop(self.usable()?);
         for (stream, bound) in bounds {
             stream.trim(..bound).await?;
         }

@@ -100,10 +100,10 @@ impl KafkaLog {
 
     /// Reads what is kept below `end`.
     async fn find_cut(&self, end: i64, start: i64) -> Result<Cut, LogError> {
-        let (mut restoring, mut epochs, config) = {
+        let (mut restoring, mut epochs) = {
             let state = self.shared.state.lock();
-            let restoring = state.producers.restore(end);
-            (restoring, state.epochs.clone(), state.config.clone())
+            let restoring = state.producers.restore(end, state.config.producers_max);
+            (restoring, state.epochs.clone())
         };
         let mut segments = self.described()?;
         segments.retain(|(segment, _)| (segment.base as i64) < end);
@@ -127,7 +127,7 @@ impl KafkaLog {
             start,
             last: summing.finish(at, &epochs),
             epochs,
-            producers: restoring.finish(config.producers_max),
+            producers: restoring.finish(),
         })
     }
 
@@ -135,12 +135,16 @@ impl KafkaLog {
         let start = cut.start as u64;
         let queued = self.queue_cut(cut, before)?;
         self.shared.start_moved.notify_waiters();
-        let kept = async {
-            queued?.await?;
-            // What no slice shows any more is given up only now.
-            self.shared.log.trim_front(..start).await
-        };
-        kept.await.map_err(|error| self.failed(error))
+        let append = queued.map_err(|error| self.failed(error))?;
+        if let Err(error) = append.await {
+            // The log here is cut, and what is kept may not be.
+            let error = LogError::from(error);
+            self.stop(error.clone());
+            return Err(error);
+        }
+        // What no slice shows any more is given up only now.
+        let given_up = self.shared.log.trim_front(..start).await;
+        given_up.map_err(|error| self.failed(error))
     }
 
     /// Cuts, all in one step, unless something was appended since `before`.

@@ -11,6 +11,7 @@ use super::{Entry, Producers};
 /// Producers that are being taken back to an earlier end.
 pub(crate) struct Restoring {
     producers: Producers,
+    most: usize,
     untouched: BTreeSet<i64>,
 }
 
@@ -23,8 +24,8 @@ impl Producers {
         }
     }
 
-    /// Begins to take them back to `end`. No batch may be in flight.
-    pub(crate) fn restore(&self, end: i64) -> Restoring {
+    /// Begins to take them back to `end`, `most` of them. No batch may be in flight.
+    pub(crate) fn restore(&self, end: i64, most: usize) -> Restoring {
         let mut producers = self.clone();
         let past = |(id, producer): (&i64, &Producer)| (producer.last_offset >= end).then_some(*id);
         let past: Vec<i64> = self.known.iter().filter_map(past).collect();
@@ -37,6 +38,7 @@ impl Producers {
         Restoring {
             untouched: producers.known.keys().copied().collect(),
             producers,
+            most,
         }
     }
 }
@@ -54,12 +56,13 @@ impl Restoring {
         // What was aborted below the new end is known.
         let _ended = producer.add(entry);
         producers.put_in(id, producer);
+        producers.forget_down_to(self.most);
     }
 
     /// The producers, which are to be kept as a whole.
-    pub(crate) fn finish(self, max: usize) -> Producers {
+    pub(crate) fn finish(self) -> Producers {
         let mut producers = self.producers;
-        producers.forget_down_to(max);
+        producers.forget_down_to(self.most);
         producers.set_kept();
         producers
     }

@@ -1,5 +1,9 @@
 //! Retention and record deletion.
 
+use std::pin::pin;
+
+use futures::poll;
+
 use super::*;
 
 /// Segments of `batches` equal batches each, all with time `timestamp`; the last segment is not sealed.
@@ -174,4 +178,77 @@ async fn negative_limits_keep_everything() {
     fill(&log, 3, 1, 1).await;
     assert_eq!(log.delete_old_segments(i64::MAX).await.unwrap(), 0);
     assert_eq!(log.segment_count(), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_before_what_hides_it_is_durable() {
+    // A roll takes effect when it is queued; a trim of the stream did not wait for it, and a list without it showed what was gone.
+    let mut world = World::new().await;
+    let log = open(&world).await;
+    put_records(&log, 8).await;
+    assert_eq!(log.delete_records(-1).await.unwrap(), 8);
+    world.hold();
+    {
+        let mut deletion = pin!(log.delete_old_segments(1 << 40));
+        for _ in 0..100 {
+            assert!(poll!(&mut deletion).is_pending(), "given up");
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(log);
+    world.crash().await;
+    world.release();
+    let log = open(&world).await;
+    let offsets = log.offsets();
+    assert_eq!((offsets.log_start, offsets.leo), (8, 8));
+    assert_eq!(put_records(&log, 1).await.first_offset, 8);
+}
+
+#[tokio::test]
+async fn a_cut_whose_caller_went_away_gives_up_nothing_before_it_is_durable() {
+    let mut world = World::new().await;
+    let log = open(&world).await;
+    put_records(&log, 8).await;
+    world.hold();
+    {
+        let mut cut = pin!(log.truncate_fully_and_start_at(5, None));
+        assert!(poll!(&mut cut).is_pending());
+    }
+    {
+        let mut deletion = pin!(log.delete_records(-1));
+        for _ in 0..100 {
+            if poll!(&mut deletion).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(log);
+    world.crash().await;
+    let log = open(&world).await;
+    assert_eq!(extents(&log, 0).await, [(0, 7)], "it was never cut");
+}
+
+#[tokio::test]
+async fn a_cut_that_failed_is_not_told_to_be_done() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    put_records(&log, 8).await;
+    world.hold();
+    {
+        let mut cut = pin!(log.truncate_to(0));
+        assert!(poll!(&mut cut).is_pending());
+        world.fail();
+        let failed = cut.await.unwrap_err();
+        assert_eq!(failed.code(), 56, "{failed}");
+    }
+    world.release();
+    assert!(log.truncate_to(0).await.is_err());
+    drop(log);
+    let log = world.open_again(LogConfig::default()).await;
+    let end = log.offsets().leo;
+    assert!(
+        end == 0 || end == 8,
+        "a failed append may have happened: {end}"
+    );
 }
