@@ -1,3 +1,5 @@
+//! The line of JSON: its fields, their order, and what it must not repeat.
+
 use std::time::Duration;
 
 use clap::Parser;

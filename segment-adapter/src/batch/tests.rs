@@ -1,3 +1,5 @@
+//! Batches in buffers that are whole, cut off and damaged.
+
 use bytes::{Bytes, BytesMut};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a leader refuses, sets and compresses anew: the vectors of validation.
+
 use bytes::BytesMut;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The modelled bucket: calm, faulty, late.
+
 use object_store::UpdateVersion;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The checker sees each breach that it is there for.
+
 use super::*;
 
 fn checker() -> StreamChecker {

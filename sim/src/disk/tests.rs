@@ -1,3 +1,5 @@
+//! The modelled disk: what a power cut leaves.
+
 use tokio::sync::oneshot;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A log that breaks its contract, over several lives, is noticed.
+
 use s3stream::wal::{Identity, LogEpoch, LogUuid, memory::MemoryLog};
 
 use super::*;

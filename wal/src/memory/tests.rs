@@ -1,3 +1,5 @@
+//! The log in memory, held, failed and crashed by its test.
+
 use tokio::sync::mpsc;
 
 use super::*;

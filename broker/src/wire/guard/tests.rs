@@ -1,3 +1,5 @@
+//! Every length of a request is checked before the codec sees it.
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{

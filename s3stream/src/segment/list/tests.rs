@@ -1,3 +1,5 @@
+//! Lists of segments against what their edits say, step by step and at random.
+
 use proptest::prelude::*;
 
 use super::*;

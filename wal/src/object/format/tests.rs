@@ -1,3 +1,5 @@
+//! Commits and fences as bytes: golden ones, damaged ones.
+
 use super::*;
 
 fn identity() -> Identity {

@@ -1,3 +1,5 @@
+//! The object log's state machine, step by step.
+
 use super::*;
 use crate::LogUuid;
 
