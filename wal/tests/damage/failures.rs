@@ -47,8 +47,7 @@ fn a_read_or_sync_error_at_open_is_an_error_and_never_an_end() {
 #[test]
 fn a_read_error_in_a_replay_is_an_error_and_after_a_rewind_everything_is_there() {
     let (device, state, _) = written(3);
-    let faulty = FaultyDevice::new(Arc::new(device.clone()));
-    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+    let (faulty, place) = faulty_log_on(&device);
     let mut opened = device.drive(place.open(&state)).unwrap();
     let kind = io::ErrorKind::Other;
     faulty.plant(Fault::Read { nth: 0, kind });
@@ -75,12 +74,8 @@ fn a_failed_write_stops_the_log_until_it_is_reopened() {
         Fault::Drop { nth: 1 },
     ] {
         let (device, mut state, _) = written(1);
-        let faulty = FaultyDevice::new(Arc::new(device.clone()));
-        let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
-        let replay = device.drive(place.open(&state)).unwrap();
-        state.begin(replay.ends(), replay.start_position());
-        let hear = Hear::new();
-        let log = device.drive(replay.start(Arc::clone(&hear) as _)).unwrap();
+        let (faulty, place) = faulty_log_on(&device);
+        let (log, hear) = start(&device, &place, &mut state);
         faulty.plant(fault);
         for n in 20..24 {
             Hear::append(&*log, &[&[n; 500]]).unwrap();
@@ -114,12 +109,8 @@ fn a_failed_write_stops_the_log_until_it_is_reopened() {
 fn a_stalled_write_holds_back_what_was_written_after_it() {
     // W3: acknowledgements stay in order, however the device completes.
     let (device, mut state, _) = written(0);
-    let faulty = FaultyDevice::new(Arc::new(device.clone()));
-    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
-    let replay = device.drive(place.open(&state)).unwrap();
-    state.begin(replay.ends(), replay.start_position());
-    let hear = Hear::new();
-    let log = device.drive(replay.start(Arc::clone(&hear) as _)).unwrap();
+    let (faulty, place) = faulty_log_on(&device);
+    let (log, hear) = start(&device, &place, &mut state);
     faulty.plant(Fault::Stall { nth: 0 });
     for n in 0..5 {
         Hear::append(&*log, &[&[n; 500]]).unwrap();
@@ -135,8 +126,7 @@ fn a_stalled_write_holds_back_what_was_written_after_it() {
 fn a_failed_start_leaves_the_log_as_it_was() {
     let (device, mut state, _) = written(2);
     for nth in 0..2 {
-        let faulty = FaultyDevice::new(Arc::new(device.clone()));
-        let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+        let (faulty, place) = faulty_log_on(&device);
         let opened = device.drive(place.open(&state)).unwrap();
         state.begin(opened.ends(), opened.start_position());
         faulty.plant(Fault::Write {
@@ -187,12 +177,8 @@ fn a_frame_write_that_fails_or_is_cut_short_anywhere_costs_nothing_that_was_ackn
     for (len, sectors) in [(9000, 24), (500, 8)] {
         for fault in failing(1, sectors) {
             let (device, mut state, _) = written(2);
-            let faulty = FaultyDevice::new(Arc::new(device.clone()));
-            let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
-            let opened = device.drive(place.open(&state)).unwrap();
-            state.begin(opened.ends(), opened.start_position());
-            let hear = Hear::new();
-            let log = device.drive(opened.start(Arc::clone(&hear) as _)).unwrap();
+            let (faulty, place) = faulty_log_on(&device);
+            let (log, hear) = start(&device, &place, &mut state);
             faulty.plant(fault.clone());
             for (n, len) in [(20, 500), (21, len), (22, 500)] {
                 Hear::append(&*log, &[&vec![n; len]]).unwrap();
@@ -241,8 +227,7 @@ fn a_superblock_write_that_fails_at_any_moment_is_an_error_and_costs_nothing() {
 fn superblock_fault(moment: Moment, fault: &Fault, told: bool) {
     let what = format!("{moment:?}, {fault:?}");
     let device = MemoryDevice::manual(RING_START + CAPACITY);
-    let faulty = FaultyDevice::new(Arc::new(device.clone()));
-    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+    let (faulty, place) = faulty_log_on(&device);
     let mut state = LogState::new(identity(), LogEpoch::new(1));
     if moment == Moment::Format {
         faulty.plant(fault.clone());
@@ -296,8 +281,7 @@ fn superblock_fault(moment: Moment, fault: &Fault, told: bool) {
 #[test]
 fn a_device_that_loses_both_superblock_copies_of_a_start_is_found_out() {
     let (device, mut state, _) = written(2);
-    let faulty = FaultyDevice::new(Arc::new(device.clone()));
-    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+    let (faulty, place) = faulty_log_on(&device);
     let opened = device.drive(place.open(&state)).unwrap();
     state.begin(opened.ends(), opened.start_position());
     for nth in 0..2 {

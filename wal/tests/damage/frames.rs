@@ -171,9 +171,7 @@ fn a_lost_frame_that_covers_the_trim_is_corrupt_though_the_next_one_is_there() {
         ..config()
     };
     let place = BlockLog::on(Arc::new(device.clone())).with_config(config);
-    let replayed = device.drive(place.open(&state)).unwrap();
-    state.begin(replayed.ends(), replayed.start_position());
-    let log = device.drive(replayed.start(Hear::new() as _)).unwrap();
+    let (log, _) = start(&device, &place, &mut state);
     Hear::append(&*log, &[&[0; 500]]).unwrap();
     let trim = Hear::append(&*log, &[&[1; 500]]).unwrap().end;
     let second = Hear::append(&*log, &[&[2; 500]]).unwrap();
@@ -232,12 +230,8 @@ fn every_byte_of_a_frames_header_and_of_its_body_counts() {
 fn a_write_that_the_device_only_said_to_be_done_is_corrupt_and_no_torn_tail() {
     for lost in 0..3 {
         let (device, mut state, _) = written(0);
-        let faulty = FaultyDevice::new(Arc::new(device.clone()));
-        let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
-        let opened = device.drive(place.open(&state)).unwrap();
-        state.begin(opened.ends(), opened.start_position());
-        let hear = Hear::new();
-        let log = device.drive(opened.start(Arc::clone(&hear) as _)).unwrap();
+        let (faulty, place) = faulty_log_on(&device);
+        let (log, hear) = start(&device, &place, &mut state);
         faulty.plant(Fault::Lose { nth: lost });
         let mut positions = Vec::new();
         for n in 0..4 {

@@ -149,9 +149,7 @@ fn a_clock_that_runs_backwards_cannot_bring_back_an_old_superblock() {
         let mut state = LogState::new(identity(), LogEpoch::new(1));
         for epoch in 2..5 {
             let place = BlockLog::on(Arc::new(recording.clone())).with_config(config());
-            let opened = device.drive(place.open(&state)).unwrap();
-            state.begin(opened.ends(), opened.start_position());
-            let log = device.drive(opened.start(Hear::new() as _)).unwrap();
+            let (log, _) = start(&device, &place, &mut state);
             Hear::append(&*log, &[&[1; 500]]).unwrap();
             complete_all(&device);
             let end = log.durable_end();

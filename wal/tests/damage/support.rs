@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use wal::{
     Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position,
     block::{BlockLog, Config},
-    testing::{Hear, MemoryDevice},
+    testing::{FaultyDevice, Hear, MemoryDevice},
 };
 
 pub(crate) const RING_START: usize = 128 * 1024;
@@ -33,6 +33,26 @@ pub(crate) fn log_on(device: &MemoryDevice) -> BlockLog {
     BlockLog::on(Arc::new(device.clone())).with_config(config())
 }
 
+/// The same with a device between that fails as planted.
+pub(crate) fn faulty_log_on(device: &MemoryDevice) -> (FaultyDevice, BlockLog) {
+    let faulty = FaultyDevice::new(Arc::new(device.clone()));
+    let place = BlockLog::on(Arc::new(faulty.clone())).with_config(config());
+    (faulty, place)
+}
+
+/// Opens what the state describes, and starts it.
+pub(crate) fn start(
+    device: &MemoryDevice,
+    place: &BlockLog,
+    state: &mut LogState,
+) -> (Arc<dyn Log>, Arc<Hear>) {
+    let opened = device.drive(place.open(state)).unwrap();
+    state.begin(opened.ends(), opened.start_position());
+    let hear = Hear::new();
+    let log = device.drive(opened.start(Arc::clone(&hear) as _)).unwrap();
+    (log, hear)
+}
+
 pub(crate) fn complete_all(device: &MemoryDevice) {
     while device.waiting() > 0 {
         device.complete(0);
@@ -54,9 +74,7 @@ pub(crate) fn write(
     state: &mut LogState,
     records: u8,
 ) -> (Arc<dyn Log>, Vec<Range<Position>>) {
-    let replay = device.drive(log_on(device).open(state)).unwrap();
-    state.begin(replay.ends(), replay.start_position());
-    let log = device.drive(replay.start(Hear::new() as _)).unwrap();
+    let (log, _) = start(device, &log_on(device), state);
     let mut positions = Vec::new();
     for n in 0..records {
         positions.push(Hear::append(&*log, &[&[n; 500]]).unwrap());
