@@ -13,6 +13,7 @@
 mod checkpoint;
 mod open;
 mod read;
+mod replace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -25,9 +26,9 @@ use parking_lot::Mutex;
 
 pub use read::{FetchedLog, LogRecord};
 
+use super::Segment;
 use super::edit::{self, Edit};
 use super::list::SegmentList;
-use super::{Segment, Slice};
 use crate::{Append, Error, Result, Stream, StreamEpoch, StreamId};
 
 /// Where a segment log is: `start <= confirm <= next`.
@@ -56,7 +57,7 @@ struct State {
     /// Other streams of the group that slices may name.
     others: BTreeMap<StreamId, Stream>,
     /// Edits in the meta stream that take effect when it is durable up to the offset beside them.
-    pending: VecDeque<(u64, Edit)>,
+    pending: VecDeque<(u64, Vec<Edit>)>,
     /// What is known to be durable whatever the data stream says: its slices may have been replaced.
     confirm_floor: u64,
     /// A jump of offsets is pending; appends would not know where they go.
@@ -74,8 +75,17 @@ struct State {
 
 impl SegmentLog {
     /// Makes another stream of the group known, so that slices of it can be read and trimmed.
-    pub fn attach(&self, stream: Stream) {
-        self.state.lock().others.insert(stream.id(), stream);
+    ///
+    /// # Errors
+    /// `Corrupt`: a slice speaks of records that the stream does not have. `Invalid`: it is the data stream.
+    pub fn attach(&self, stream: Stream) -> Result<()> {
+        if stream.id() == self.data.id() {
+            return Err(Error::invalid("the data stream is not another").with("id", stream.id()));
+        }
+        let mut state = self.settled();
+        open::check_slices(&state.list, &stream)?;
+        state.others.insert(stream.id(), stream);
+        Ok(())
     }
 
     /// Where the log is, at one moment.
@@ -219,7 +229,8 @@ impl SegmentLog {
         let _exclusive = self.exclusive.lock().await;
         let durable = {
             let mut state = self.usable()?;
-            let durable = self.edit_when_durable(&mut state, self.begin_edit(base))?;
+            let begin = vec![self.begin_edit(base)];
+            let durable = self.edit_when_durable(&mut state, begin)?;
             state.jumping = true;
             durable
         };
@@ -242,7 +253,7 @@ impl SegmentLog {
             }
             let before = state.list.closed_ends();
             let durable = if start > state.list.start() {
-                Some(self.edit_when_durable(&mut state, Edit::Trim { start })?)
+                Some(self.edit_when_durable(&mut state, vec![Edit::Trim { start }])?)
             } else {
                 None
             };
@@ -252,49 +263,6 @@ impl SegmentLog {
             self.kept(durable).await?;
         }
         self.trim_streams(before).await
-    }
-
-    /// Replaces the sealed segments that make up exactly `run` by `with`, in one step. Readers see all of it or
-    /// nothing; offsets do not move. Every stream that `with` names must be the data stream or attached, and what it
-    /// names must be durable.
-    ///
-    /// # Errors
-    /// `Invalid`: `run` is not made of whole sealed segments, `with` does not fit in it, or names what is not there.
-    /// `OutOfRange`: `run` is not durable to its end. Else as [`Stream::append`].
-    pub async fn replace(&self, run: Range<u64>, with: Vec<Segment>) -> Result<()> {
-        let _exclusive = self.exclusive.lock().await;
-        let (durable, before) = {
-            let mut state = self.usable()?;
-            let confirm = self.confirm_of(&state);
-            if run.end > confirm {
-                return Err(out_of_range(run.end, state.list.start(), confirm));
-            }
-            for slice in with.iter().flat_map(|segment| &segment.slices) {
-                self.check_durable(&state, slice)?;
-            }
-            state.confirm_floor = state.confirm_floor.max(run.end);
-            let before = state.list.closed_ends();
-            let segments = with;
-            let edit = Edit::Replace { run, segments };
-            (self.edit_when_durable(&mut state, edit)?, before)
-        };
-        self.kept(durable).await?;
-        self.trim_streams(before).await
-    }
-
-    /// Refuses a slice of records that are not there.
-    fn check_durable(&self, state: &State, slice: &Slice) -> Result<()> {
-        let stream = self.stream_of(state, slice.stream).ok_or_else(|| {
-            Error::invalid("a slice of a stream that is not attached").with("stream", slice.stream)
-        })?;
-        let (start, confirm) = (stream.start(), stream.confirm());
-        if slice.start < start || slice.end.is_none_or(|end| end > confirm) {
-            return Err(Error::invalid("a slice of records that are not there")
-                .with("slice", format!("{slice:?}"))
-                .with("start", start)
-                .with("confirm", confirm));
-        }
-        Ok(())
     }
 
     fn begin_edit(&self, base: u64) -> Edit {
@@ -317,19 +285,16 @@ impl SegmentLog {
         Ok(append)
     }
 
-    /// Queues an edit that takes effect once it is durable, whether or not the caller is still there.
-    fn edit_when_durable(&self, state: &mut State, edit: Edit) -> Result<Append> {
-        // An edit whose caller went away may still be in flight; this one builds on it.
-        let mut list = state.list.clone();
-        for (_, pending) in &state.pending {
-            list.apply(pending)?;
+    /// Queues edits that take effect once they are durable, all at once, whether or not the caller is still there.
+    fn edit_when_durable(&self, state: &mut State, edits: Vec<Edit>) -> Result<Append> {
+        // An edit whose caller went away may still be in flight; these build on it.
+        let mut list = state.list_to_come()?;
+        for edit in &edits {
+            list.apply(edit)?;
         }
-        list.apply(&edit)?;
-        let append = self
-            .meta
-            .append(1, &[&edit::encode(std::slice::from_ref(&edit))])?;
-        state.pending.push_back((append.offsets().end, edit));
-        state.edits += 1;
+        let append = self.meta.append(1, &[&edit::encode(&edits)])?;
+        state.edits += edits.len() as u64;
+        state.pending.push_back((append.offsets().end, edits));
         Ok(append)
     }
 
@@ -344,41 +309,6 @@ impl SegmentLog {
                 Err(error)
             }
         }
-    }
-
-    /// Gives up what no slice shows any more, of the data stream and of those that slices named before. A stream that
-    /// is being filled for a replacement to come is not named yet, and what was never named is not touched.
-    ///
-    /// Some edits take effect when they are queued: a trim must not be there before them, or a list that lost them would show
-    /// what is gone. So it waits for one more, which changes nothing and comes after them all.
-    async fn trim_streams(&self, mut before: BTreeMap<StreamId, u64>) -> Result<()> {
-        before.entry(self.data.id()).or_insert(0);
-        let (bounds, last) = {
-            let mut state = self.usable()?;
-            let bounds: Vec<(Stream, u64)> = before
-                .into_iter()
-                .filter_map(|(id, end)| {
-                    let stream = self.stream_of(&state, id)?;
-                    let bound = state.list.lowest_offset_of(id).unwrap_or(end);
-                    let bound = bound.min(stream.confirm());
-                    (bound > stream.start()).then_some((stream, bound))
-                })
-                .collect();
-            if bounds.is_empty() {
-                return Ok(());
-            }
-            let start = state.list.start();
-            (
-                bounds,
-                self.edit_when_durable(&mut state, Edit::Trim { start })?,
-            )
-        };
-        self.kept(last).await?;
-        drop(self.usable()?);
-        for (stream, bound) in bounds {
-            stream.trim(..bound).await?;
-        }
-        Ok(())
     }
 
     fn stream_of(&self, state: &State, id: StreamId) -> Option<Stream> {
@@ -437,18 +367,11 @@ impl SegmentLog {
             .front()
             .is_some_and(|(end, _)| *end <= confirm)
         {
-            let Some((_, edit)) = state.pending.pop_front() else {
+            let Some((_, edits)) = state.pending.pop_front() else {
                 break;
             };
-            if let Edit::Begin { base, .. } = edit {
-                // What was appended before the jump comes before it in the log, so it is durable as well.
-                state.confirm_floor = state.confirm_floor.max(base);
-                state.jumping = false;
-            }
-            if let Err(error) = state.list.apply(&edit) {
-                state.stop(
-                    Error::internal("an edit that was checked does not apply").caused_by(error),
-                );
+            for edit in &edits {
+                state.take_effect(edit);
             }
         }
         state
@@ -456,6 +379,27 @@ impl SegmentLog {
 }
 
 impl State {
+    /// The list once every queued edit is in effect.
+    fn list_to_come(&self) -> Result<SegmentList> {
+        let mut list = self.list.clone();
+        for edit in self.pending.iter().flat_map(|(_, edits)| edits) {
+            list.apply(edit)?;
+        }
+        Ok(list)
+    }
+
+    /// An edit is durable.
+    fn take_effect(&mut self, edit: &Edit) {
+        if let Edit::Begin { base, .. } = edit {
+            // What was appended before the jump comes before it in the log, so it is durable as well.
+            self.confirm_floor = self.confirm_floor.max(*base);
+            self.jumping = false;
+        }
+        if let Err(error) = self.list.apply(edit) {
+            self.stop(Error::internal("an edit that was checked does not apply").caused_by(error));
+        }
+    }
+
     /// Stops the log with the first error, and gives that.
     fn stop(&mut self, error: Error) -> Error {
         self.stopped.get_or_insert(error).clone()

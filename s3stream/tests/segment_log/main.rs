@@ -6,8 +6,8 @@ mod model;
 mod world;
 
 use bytes::Bytes;
-use s3stream::ErrorKind;
 use s3stream::segment::{LogBounds, LogRecord, Segment, SegmentLog, Slice, Truncation};
+use s3stream::{ErrorKind, Stream};
 use world::World;
 
 async fn open(world: &World) -> SegmentLog {
@@ -174,18 +174,23 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
         attributes: Bytes::from_static(b"compacted"),
     };
     let refused = log
-        .replace(0..20, vec![compacted.clone()])
+        .replace(0..20, vec![compacted.clone()], || ((), None))
         .await
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid, "not attached");
-    log.attach(other);
+    log.attach(other).unwrap();
     let mut beyond = compacted.clone();
     beyond.slices[0].end = Some(16);
-    let refused = log.replace(0..20, vec![beyond]).await.unwrap_err();
+    let refused = log
+        .replace(0..20, vec![beyond], || ((), None))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid, "past the stream's end");
-    let refused = log.replace(0..30, vec![]).await.unwrap_err();
+    let refused = log.replace(0..30, vec![], || ((), None)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid, "the active segment");
-    log.replace(0..20, vec![compacted]).await.unwrap();
+    log.replace(0..20, vec![compacted], || ((), None))
+        .await
+        .unwrap();
     assert_eq!(read_all(&log).await, expected(&[(3, "ab"), (20, "c")]));
     assert_eq!(world.streams().await[0].start(), 20);
 
@@ -195,10 +200,120 @@ async fn a_run_is_replaced_by_segments_of_another_stream_in_one_step() {
         log.fetch(0, 1).await.unwrap_err().kind(),
         ErrorKind::Invalid
     );
-    log.attach(world.streams().await.pop().unwrap());
+    log.attach(world.streams().await.pop().unwrap()).unwrap();
     assert_eq!(read_all(&log).await, expected(&[(3, "ab"), (20, "c")]));
     log.trim_front(..20).await.unwrap();
     assert_eq!(world.streams().await[2].start(), 15);
+}
+
+/// A segment whose one slice is this window.
+fn segment_of(run: std::ops::Range<u64>, stream: &Stream, window: std::ops::Range<u64>) -> Segment {
+    Segment {
+        base: run.start,
+        end: Some(run.end),
+        slices: vec![Slice {
+            stream: stream.id(),
+            start: window.start,
+            end: Some(window.end),
+            base: run.start,
+        }],
+        attributes: Bytes::new(),
+    }
+}
+
+#[tokio::test]
+async fn what_a_replacement_that_never_came_has_left_is_given_up() {
+    let mut world = World::new(3).await;
+    let log = open(&world).await;
+    for text in ["a", "b"] {
+        put(&log, 10, text).await;
+        log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
+    }
+    let other = world.streams().await.pop().unwrap();
+    other.append(7, &[b"left"]).unwrap().await.unwrap();
+
+    world.crash(true).await;
+    let log = open(&world).await;
+    let other = world.streams().await.pop().unwrap();
+    log.attach(other.clone()).unwrap();
+    assert_eq!(read_all(&log).await, expected(&[(0, "a"), (10, "b")]));
+    // Nothing names it, so all of it goes.
+    log.trim_unnamed(other.id()).await.unwrap();
+    assert_eq!((other.start(), other.next()), (7, 7));
+
+    other.append(5, &[b"left"]).unwrap().await.unwrap();
+    other.append(10, &[b"A"]).unwrap().await.unwrap();
+    let first = segment_of(0..10, &other, 12..22);
+    log.replace(0..10, vec![first], || ((), None))
+        .await
+        .unwrap();
+    assert_eq!(other.start(), 12, "what lies below the first that is named");
+    other.append(3, &[b"left"]).unwrap().await.unwrap();
+    log.trim_unnamed(other.id()).await.unwrap();
+    assert_eq!(other.start(), 12, "what lies above waits");
+    other.append(20, &[b"AB"]).unwrap().await.unwrap();
+    let both = segment_of(0..20, &other, 25..45);
+    log.replace(0..20, vec![both], || ((), None)).await.unwrap();
+    assert_eq!(other.start(), 25);
+    assert_eq!(read_all(&log).await, expected(&[(0, "AB")]));
+    log.trim_unnamed(other.id()).await.unwrap();
+    assert_eq!(other.start(), 25, "what is named stays");
+}
+
+#[tokio::test]
+async fn a_replacement_and_a_change_of_the_owners_state_are_one_step() {
+    let mut world = World::new(3).await;
+    let log = open(&world).await;
+    put(&log, 10, "a").await;
+    log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
+    let other = world.streams().await.pop().unwrap();
+    log.attach(other.clone()).unwrap();
+    other.append(10, &[b"A"]).unwrap().await.unwrap();
+    let segment = segment_of(0..10, &other, 0..10);
+    let change = Bytes::from_static(b"change");
+    {
+        world.hold();
+        let replaced = log.replace(0..10, vec![segment.clone()], || ((), Some(change.clone())));
+        let mut replaced = Box::pin(replaced);
+        assert!(futures::poll!(replaced.as_mut()).is_pending());
+        assert_eq!(read_all(&log).await, expected(&[(0, "a")]));
+    }
+    world.crash(true).await;
+    world.release();
+    let log = open(&world).await;
+    assert!(log.take_state().is_empty());
+    assert_eq!(read_all(&log).await, expected(&[(0, "a")]));
+    let other = world.streams().await.pop().unwrap();
+    log.attach(other).unwrap();
+    log.replace(0..10, vec![segment], || ((), Some(change)))
+        .await
+        .unwrap();
+    world.crash(true).await;
+    let log = open(&world).await;
+    log.attach(world.streams().await.pop().unwrap()).unwrap();
+    assert_eq!(log.take_state(), ["change"]);
+    assert_eq!(read_all(&log).await, expected(&[(0, "A")]));
+}
+
+#[tokio::test]
+async fn a_slice_of_what_an_attached_stream_does_not_have_is_corrupt() {
+    let world = World::new(3).await;
+    let log = open(&world).await;
+    put(&log, 10, "a").await;
+    log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
+    let other = world.streams().await.pop().unwrap();
+    log.attach(other.clone()).unwrap();
+    other.append(10, &[b"A"]).unwrap().await.unwrap();
+    let segment = segment_of(0..10, &other, 0..10);
+    log.replace(0..10, vec![segment], || ((), None))
+        .await
+        .unwrap();
+    other.trim(..10).await.unwrap();
+    let log = open(&world).await;
+    let refused = log.attach(other).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    let data = world.streams().await.swap_remove(0);
+    assert_eq!(log.attach(data).unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test]

@@ -189,7 +189,10 @@ async fn merge(log: &SegmentLog, model: &mut Model, from: usize, len: usize) {
         attributes: Bytes::from_static(b"merged"),
     };
     let bounds = first.base..end;
-    log.replace(bounds.clone(), vec![merged]).await.unwrap();
+    let change = model.change();
+    log.replace(bounds.clone(), vec![merged], || ((), change))
+        .await
+        .unwrap();
     let at = model
         .segments
         .iter()

@@ -35,10 +35,7 @@ impl SegmentLog {
             let (_held, owner_state) = state();
             let mut state = self.usable()?;
             // What is queued but not in effect comes before the checkpoint in the stream, so it must be in it.
-            let mut list = state.list.clone();
-            for (_, edit) in &state.pending {
-                list.apply(edit)?;
-            }
+            let list = state.list_to_come()?;
             self.checkpoint(&mut state, &list, &owner_state)?
         } else {
             match self.usable()?.checkpoint {

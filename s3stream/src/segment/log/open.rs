@@ -88,13 +88,19 @@ fn check_against(list: &SegmentList, data: &Stream) -> Result<()> {
             .with("slice", format!("{active:?}"))
             .with("stream", data.id()));
     }
+    check_slices(list, data)
+}
+
+/// Every slice of a stream must lie in it.
+pub(super) fn check_slices(list: &SegmentList, stream: &Stream) -> Result<()> {
+    let (start, confirm) = (stream.start(), stream.confirm());
     let slices = list.segments().iter().flat_map(|segment| &segment.slices);
-    for slice in slices.filter(|slice| slice.stream == data.id()) {
-        if slice.start < data.start() || slice.end.unwrap_or(slice.start) > data.confirm() {
+    for slice in slices.filter(|slice| slice.stream == stream.id()) {
+        if slice.start < start || slice.end.unwrap_or(slice.start) > confirm {
             return Err(Error::corrupt("a slice lies outside its stream")
                 .with("slice", format!("{slice:?}"))
-                .with("start", data.start())
-                .with("confirm", data.confirm()));
+                .with("start", start)
+                .with("confirm", confirm));
         }
     }
     Ok(())

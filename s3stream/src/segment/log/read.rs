@@ -1,6 +1,7 @@
 //! Reading a segment log: a log offset is mapped to the stream of its slice, and the records back.
 //!
-//! One fetch reads one slice; a reader goes on where it ended. Nothing at or past `confirm` is read (S3).
+//! One fetch reads one slice; a reader goes on where it ended. Nothing at or past `confirm` is read (S3). A read that a
+//! replacement overtakes is made again in what took the place of its slice.
 
 use std::ops::Range;
 
@@ -10,6 +11,9 @@ use super::{SegmentLog, out_of_range};
 use crate::segment::Slice;
 use crate::segment::list::SegmentList;
 use crate::{Error, ErrorKind, Result, Stream};
+
+/// How often a read is made again because its slice was replaced meanwhile. Each is a compaction that was faster.
+const OVERTAKEN_MAX: u32 = 8;
 
 /// A record of a segment log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +64,7 @@ impl SegmentLog {
         lowest: impl Fn(&SegmentList) -> u64,
     ) -> Result<FetchedLog> {
         let mut at = from;
+        let mut overtaken = 0;
         let confirm = self.usable().map(|state| self.confirm_of(&state))?;
         loop {
             let (slice, stream) = {
@@ -88,14 +93,19 @@ impl SegmentLog {
                     })?;
                 }
                 Ok(records) => return Ok(FetchedLog { records, confirm }),
-                Err(error) => {
+                Err(error) if error.kind() == ErrorKind::OutOfRange => {
+                    let state = self.usable()?;
                     // A trim may have overtaken the read; then the offset is out of range here too.
-                    let lowest = lowest(&self.usable()?.list);
-                    if error.kind() == ErrorKind::OutOfRange && from < lowest {
+                    let lowest = lowest(&state.list);
+                    if from < lowest {
                         return Err(out_of_range(from, lowest, confirm));
                     }
-                    return Err(error);
+                    if overtaken == OVERTAKEN_MAX || state.list.slice_at(at) == Some(&slice) {
+                        return Err(error);
+                    }
+                    overtaken += 1;
                 }
+                Err(error) => return Err(error),
             }
         }
     }
