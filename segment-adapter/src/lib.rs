@@ -1,7 +1,7 @@
 //! Kafka's log on s3stream: record batches, offsets, retention.
 //!
-//! A [`KafkaLog`] is the log of one partition, on the two streams of one group: batches in one, the list of segments
-//! in the other. It checks what producers send as a Kafka leader does, gives out offsets, reads back stored bytes as
+//! A [`KafkaLog`] is the log of one partition, on the three streams of one group: batches, the list of segments, and
+//! batches that compaction has written anew. It checks what producers send as a Kafka leader does, gives out offsets, reads back stored bytes as
 //! they are, finds offsets by time, rolls segments and deletes old ones. A batch that an idempotent producer sends again
 //! is answered and not written again; transactions and their markers are followed, and a reader of committed data is told
 //! what was aborted. What is acknowledged survives the process.

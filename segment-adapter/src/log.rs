@@ -1,4 +1,4 @@
-//! One partition's log: a leader's appends with offsets given out in order, on two streams of one group (K3).
+//! One partition's log: a leader's appends with offsets given out in order, on the streams of one group (K3).
 //!
 //! `log_start <= lso <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are
 //! given out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
@@ -48,11 +48,15 @@ pub struct KafkaLog {
 
 struct Shared {
     data: Stream,
+    /// What compaction has written anew.
+    compacted: Stream,
     log: SegmentLog,
     clock: Arc<dyn WallClock>,
     state: Mutex<State>,
-    /// Retention, record deletion and truncation exclude one another.
+    /// Retention, record deletion, truncation and the swap of a compaction exclude one another.
     maintenance: tokio::sync::Mutex<()>,
+    /// Held by whoever appends to what compaction writes anew. Taken before the one above, or only tried.
+    compacting: tokio::sync::Mutex<()>,
     /// Told when the log start has moved: with it the last stable offset may.
     start_moved: tokio::sync::Notify,
 }
@@ -86,7 +90,7 @@ enum Life {
 
 impl KafkaLog {
     /// How many streams its group has.
-    pub const STREAMS: u32 = 2;
+    pub const STREAMS: u32 = 3;
 
     /// The settings in force.
     pub fn config(&self) -> Arc<LogConfig> {
@@ -244,6 +248,7 @@ impl KafkaLog {
             } else {
                 Sealed {
                     summary: active.clone(),
+                    cleaned: 0,
                     epochs: Vec::new(),
                     index: index(&notes)?,
                 }

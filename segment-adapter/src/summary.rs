@@ -11,7 +11,7 @@ use crate::epochs::EpochStart;
 use crate::error::LogError;
 use crate::header::BatchHeader;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 // Persisted: never renumber.
 const NOTE: u8 = 1;
 const SEALED: u8 = 2;
@@ -25,7 +25,7 @@ pub(crate) const SEGMENT_EPOCHS_MAX: usize = 512;
 /// The most index entries of a sealed segment; more are thinned out, so that a log of many segments stays small.
 pub(crate) const SEALED_ENTRIES_MAX: usize = 128;
 const _: () = assert!(
-    2 + SUMMARY_LEN + 2 + (SEGMENT_EPOCHS_MAX + 1) * EPOCH_LEN + SEALED_ENTRIES_MAX * ENTRY_LEN
+    2 + SUMMARY_LEN + 8 + 2 + (SEGMENT_EPOCHS_MAX + 1) * EPOCH_LEN + SEALED_ENTRIES_MAX * ENTRY_LEN
         <= s3stream::segment::ATTRIBUTES_BYTES_MAX
 );
 
@@ -187,18 +187,21 @@ fn take_epoch(rest: &mut &[u8]) -> Result<EpochStart, LogError> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Sealed {
     pub(crate) summary: Summary,
+    /// What lies below was compacted; at or below the base if nothing of the segment was.
+    pub(crate) cleaned: i64,
     /// The leader epoch in force at its base, and all that begin in it.
     pub(crate) epochs: Vec<EpochStart>,
     pub(crate) index: Vec<IndexEntry>,
 }
 
 impl Sealed {
-    /// Keeps every n-th entry, so that at most [`SEALED_ENTRIES_MAX`] stay.
+    /// Of a segment that was never compacted. Keeps every n-th entry, so that at most [`SEALED_ENTRIES_MAX`] stay.
     pub(crate) fn new(summary: Summary, epochs: &[EpochStart], index: &[IndexEntry]) -> Self {
         let step = index.len().div_ceil(SEALED_ENTRIES_MAX).max(1);
         let index = index.iter().skip(step - 1).step_by(step).copied().collect();
         Self {
             summary,
+            cleaned: 0,
             epochs: epochs.to_vec(),
             index,
         }
@@ -206,9 +209,10 @@ impl Sealed {
 
     pub(crate) fn encode(&self) -> Bytes {
         let lists = self.epochs.len() * EPOCH_LEN + self.index.len() * ENTRY_LEN;
-        let mut out = Vec::with_capacity(2 + SUMMARY_LEN + 2 + lists);
+        let mut out = Vec::with_capacity(2 + SUMMARY_LEN + 8 + 2 + lists);
         out.put_slice(&[VERSION, SEALED]);
         self.summary.put(&mut out);
+        out.put_i64(self.cleaned);
         out.put_u16(self.epochs.len() as u16);
         for entry in &self.epochs {
             put_epoch(&mut out, entry);
@@ -223,9 +227,10 @@ impl Sealed {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, LogError> {
         let mut rest = checked(bytes, SEALED)?;
         let summary = Summary::take(&mut rest)?;
-        if rest.len() < 2 {
+        if rest.len() < 8 + 2 {
             return Err(damaged("the leader epochs are cut off", rest.len()));
         }
+        let cleaned = rest.get_i64();
         let count = rest.get_u16();
         let mut epochs = Vec::new();
         for _ in 0..count {
@@ -243,6 +248,7 @@ impl Sealed {
         }
         Ok(Self {
             summary,
+            cleaned,
             epochs,
             index,
         })
@@ -291,24 +297,27 @@ mod tests {
             &[0, 0, 0, 0, 0, 0, 0, 7],
         ]
         .concat();
-        let bytes = Bytes::from([&[2, 1][..], &body].concat());
+        let bytes = Bytes::from([&[3, 1][..], &body].concat());
         let note = Note::Summary(summary());
         assert_eq!(note.encode(), bytes);
         assert_eq!(Note::decode(&bytes).unwrap(), note);
 
         let epoch = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5];
-        let bytes = Bytes::from([&[2, 3][..], &epoch].concat());
+        let bytes = Bytes::from([&[3, 3][..], &epoch].concat());
         let note = Note::Epoch(EpochStart { epoch: 4, start: 5 });
         assert_eq!(note.encode(), bytes);
         assert_eq!(Note::decode(&bytes).unwrap(), note);
 
         let entry = [0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 9];
-        let bytes = Bytes::from([&[2, 2][..], &body, &[0, 1], &epoch, &entry].concat());
+        let cleaned = [0, 0, 0, 0, 0, 0, 0, 11];
+        let bytes = [&[3, 2][..], &body, &cleaned, &[0, 1], &epoch, &entry];
+        let bytes = Bytes::from(bytes.concat());
         let index = [IndexEntry {
             end: 8,
             max_timestamp: 9,
         }];
-        let sealed = Sealed::new(summary(), &[EpochStart { epoch: 4, start: 5 }], &index);
+        let mut sealed = Sealed::new(summary(), &[EpochStart { epoch: 4, start: 5 }], &index);
+        sealed.cleaned = 11;
         assert_eq!(sealed.encode(), bytes);
         assert_eq!(Sealed::decode(&bytes).unwrap(), sealed);
     }
@@ -324,7 +333,7 @@ mod tests {
             }
             assert!(Note::decode(&[&note[..], &[0]].concat().into()).is_err());
             assert!(Sealed::decode(&note).is_err());
-            for other in [1, 3] {
+            for other in [2, 4] {
                 let other = Bytes::from([&[other][..], &note[1..]].concat());
                 assert!(Note::decode(&other).is_err());
             }

@@ -17,8 +17,8 @@ use crate::summary::{Note, Sealed, Summary};
 use crate::verification::Verifications;
 
 impl KafkaLog {
-    /// Opens the log on the streams of its group, as the engine gives them: the log, then its meta stream. Streams
-    /// that were never appended to are an empty log.
+    /// Opens the log on the streams of its group, as the engine gives them: the log, its meta stream, what compaction has
+    /// written anew. Streams that were never appended to are an empty log.
     ///
     /// # Errors
     /// `InvalidConfig`. `StoredState`: what is stored does not fit together; nothing was changed. `Storage`: it does
@@ -29,18 +29,21 @@ impl KafkaLog {
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, LogError> {
         config.validate()?;
-        let Ok([data, meta]) = <[Stream; Self::STREAMS as usize]>::try_from(streams) else {
+        let Ok([data, meta, compacted]) = <[Stream; Self::STREAMS as usize]>::try_from(streams)
+        else {
             return Err(LogError::StoredState(format!(
                 "a log has {} streams",
                 Self::STREAMS
             )));
         };
         let log = SegmentLog::open(data.clone(), meta).await?;
+        log.attach(compacted.clone())?;
         let now_ms = clock.now_ms();
         let recovered = recover(&log, &config, now_ms).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 data,
+                compacted,
                 log,
                 clock,
                 state: Mutex::new(State {
@@ -56,6 +59,7 @@ impl KafkaLog {
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
+                compacting: tokio::sync::Mutex::new(()),
                 start_moved: tokio::sync::Notify::new(),
             }),
         })

@@ -37,6 +37,14 @@ impl KafkaLog {
         });
         let maintained = maintained.await;
         maintained.map_err(|error| self.failed(error))?;
+        if let Ok(_nobody_fills_it) = self.shared.compacting.try_lock() {
+            let trimmed = self
+                .shared
+                .log
+                .trim_unnamed(self.shared.compacted.id())
+                .await;
+            trimmed.map_err(|error| self.failed(error))?;
+        }
         Ok(deleted)
     }
 

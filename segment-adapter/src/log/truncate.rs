@@ -240,6 +240,8 @@ impl Summing {
         let mut index = sealed.index;
         index.retain(|entry| entry.end <= cut as i64);
         let epochs = epochs.since_base(segment.base as i64);
-        Some(Sealed::new(self.summary, epochs, &index))
+        let mut left = Sealed::new(self.summary, epochs, &index);
+        left.cleaned = sealed.cleaned.min(cut as i64);
+        Some(left)
     }
 }
