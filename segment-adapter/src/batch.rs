@@ -25,6 +25,24 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The batch that this header and these records make; the length and the checksum of the header are set.
+    pub(crate) fn new(mut header: BatchHeader, records: &[u8]) -> Result<Self, LogError> {
+        let len = BATCH_HEADER_LEN + records.len();
+        header.batch_length =
+            i32::try_from(len - BATCH_LENGTH_OVERHEAD).map_err(|_| LogError::MessageTooLarge {
+                len: len as u64,
+                max: i32::MAX as u64 + BATCH_LENGTH_OVERHEAD as u64,
+            })?;
+        header.crc = header.checksum(records);
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&header.encode());
+        bytes.extend_from_slice(records);
+        Ok(Self {
+            header,
+            bytes: bytes.into(),
+        })
+    }
+
     /// The header.
     pub fn header(&self) -> &BatchHeader {
         &self.header
@@ -38,6 +56,11 @@ impl Batch {
     /// What follows the header, compressed if the batch is.
     pub fn records(&self) -> Bytes {
         self.bytes.slice(BATCH_HEADER_LEN..)
+    }
+
+    /// The same, borrowed.
+    pub(crate) fn record_bytes(&self) -> &[u8] {
+        &self.bytes[BATCH_HEADER_LEN..]
     }
 
     /// Refuses a batch whose checksum is not that of its bytes.
@@ -63,7 +86,7 @@ impl Batch {
         let codec = self.header.attributes.codec()?;
         walk(
             codec,
-            &self.bytes[BATCH_HEADER_LEN..],
+            self.record_bytes(),
             self.header.records_count,
             decompressed_bytes_max,
             visit,

@@ -92,6 +92,34 @@ impl Codec {
         })
     }
 
+    /// Decompresses `bytes` into `out`, replacing what it held; at most `max` bytes, and no more memory than that.
+    pub(crate) fn decompress(
+        self,
+        bytes: &[u8],
+        max: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeFault> {
+        out.clear();
+        let mut reader = self.decoder(bytes, max)?;
+        loop {
+            // Twice as much each time, but never memory for more than one byte past the limit.
+            let len = out.len() as u64;
+            let piece = len.max(PIECE_BYTES as u64).min(max.saturating_add(1) - len);
+            out.reserve_exact(piece as usize);
+            let read = (&mut reader)
+                .take(piece)
+                .read_to_end(out)
+                .map_err(|error| DecodeFault::Damaged(error.to_string()))?;
+            let len = out.len() as u64;
+            if len > max {
+                return Err(DecodeFault::TooLarge { len });
+            }
+            if (read as u64) < piece {
+                return Ok(());
+            }
+        }
+    }
+
     /// Compresses `bytes` at the codec's usual level, in the framing of the Java client.
     pub fn compress(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut encoder = Encoder::new(self)?;

@@ -87,6 +87,14 @@ impl Attributes {
         Self(self.0 | Self::CONTROL)
     }
 
+    pub(crate) const fn with_delete_horizon(self) -> Self {
+        Self(self.0 | Self::DELETE_HORIZON)
+    }
+
+    pub(crate) const fn without_delete_horizon(self) -> Self {
+        Self(self.0 & !Self::DELETE_HORIZON)
+    }
+
     pub(crate) const fn with_codec(self, codec: Codec) -> Self {
         Self(self.0 & !Self::CODEC | codec as i16)
     }
@@ -173,6 +181,12 @@ impl BatchHeader {
     pub fn last_offset(&self) -> i64 {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))
+    }
+
+    /// The time after which tombstones of the batch, or the marker in it, may go; `None` until compaction has set it.
+    pub(crate) fn delete_horizon(&self) -> Option<i64> {
+        let is_set = self.attributes.has_delete_horizon();
+        is_set.then_some(self.base_timestamp)
     }
 
     /// Size of the batch, header included.

@@ -46,6 +46,8 @@
 mod aborted;
 mod batch;
 mod builder;
+#[allow(unused, reason = "the log does not call it yet")]
+mod compact;
 mod compress;
 mod config;
 mod epochs;

@@ -198,6 +198,22 @@ impl Producers {
         self.aborted.forget_below(start);
     }
 
+    /// All aborted transactions that are known.
+    #[allow(dead_code, reason = "the log does not call it yet")]
+    pub(crate) fn aborted(&self) -> impl Iterator<Item = &Aborted> {
+        self.aborted.iter()
+    }
+
+    /// By id, the last offset of the batch that says how each goes on: its last data, or its last marker if there is no
+    /// data of its epoch. Compaction keeps that batch.
+    #[allow(dead_code, reason = "the log does not call it yet")]
+    pub(crate) fn last_offsets(&self) -> BTreeMap<i64, i64> {
+        let known = self.known.iter();
+        known
+            .map(|(id, producer)| (*id, producer.last_of_epoch()))
+            .collect()
+    }
+
     /// All of them, by id.
     pub(crate) fn active(&self) -> Vec<ActiveProducer> {
         let active = self.known.iter().map(|(id, producer)| ActiveProducer {

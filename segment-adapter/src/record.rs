@@ -1,8 +1,8 @@
 //! Walking the records of a batch, compressed or not, in constant memory.
 //!
 //! A length or count in a record is checked against the bytes that are left before it is followed; no count is used
-//! for an allocation. Keys, values and headers are skipped, not kept. Text is not checked for being UTF-8, as Kafka
-//! does not.
+//! for an allocation. Keys, values and headers are skipped, not kept, but for [`Records`], which go over decompressed
+//! bytes. Text is not checked for being UTF-8, as Kafka does not.
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
@@ -82,10 +82,7 @@ pub(crate) fn renumbered(bytes: &[u8], count: i32) -> Result<Vec<u8>, LogError> 
         }
         Ok(out)
     };
-    renumber().map_err(|fault| match fault {
-        Fault::Invalid(what) => LogError::invalid_record(what),
-        Fault::Decode(_) => LogError::invalid_record("the records are compressed"),
-    })
+    renumber().map_err(Fault::of_plain)
 }
 
 /// Key and value of the first of some uncompressed records; `None` if there is none with both.
@@ -106,12 +103,127 @@ fn field<'a>(body: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(field)
 }
 
+/// A record within decompressed bytes, and its parts that compaction goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RecordView<'a> {
+    /// The whole record, its length field included.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) timestamp_delta: i64,
+    pub(crate) offset_delta: i32,
+    /// An empty key is one.
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) has_value: bool,
+    attributes: u8,
+    /// All that follows the timestamp.
+    tail: &'a [u8],
+}
+
+impl RecordView<'_> {
+    /// Appends the record with another timestamp delta, otherwise as it is.
+    pub(crate) fn put_with_timestamp_delta(&self, delta: i64, out: &mut Vec<u8>) {
+        let len = 1 + varlong_len(delta) + self.tail.len();
+        put_varlong(out, len as i64);
+        out.push(self.attributes);
+        put_varlong(out, delta);
+        out.extend_from_slice(self.tail);
+    }
+}
+
+/// The records of a batch in its decompressed bytes; ends after the first error. What is left over after the last record
+/// is one.
+pub(crate) struct Records<'a> {
+    rest: &'a [u8],
+    left: u32,
+    ended: bool,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(bytes: &'a [u8], count: i32) -> Self {
+        Self {
+            rest: bytes,
+            left: u32::try_from(count).unwrap_or(0),
+            ended: false,
+        }
+    }
+
+    fn record(&mut self) -> Result<Option<RecordView<'a>>, Fault> {
+        if self.left == 0 {
+            return match self.rest.is_empty() {
+                true => Ok(None),
+                false => Err(LEFT_OVER),
+            };
+        }
+        self.left -= 1;
+        let whole = self.rest;
+        let len = record_len(&mut self.rest)?;
+        let (body, rest) = self.rest.split_at_checked(len).ok_or(ENDS_EARLY)?;
+        self.rest = rest;
+        read_view(&whole[..whole.len() - rest.len()], body).map(Some)
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.record().map_err(Fault::of_plain).transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// Reads a record whose fields are `body`.
+fn read_view<'a>(bytes: &'a [u8], mut body: &'a [u8]) -> Result<RecordView<'a>, Fault> {
+    let attributes = body.byte()?;
+    let timestamp_delta = varlong(&mut body)?;
+    let tail = body;
+    let offset_delta = varint(&mut body)?;
+    let before_key = body;
+    let key = if skip_field(&mut body, Null::Allowed)? {
+        let field = &before_key[..before_key.len() - body.len()];
+        let digits = field.iter().take_while(|byte| **byte & 0x80 != 0).count();
+        Some(&field[digits + 1..])
+    } else {
+        None
+    };
+    let has_value = skip_field(&mut body, Null::Allowed)?;
+    skip_headers(&mut body)?;
+    Ok(RecordView {
+        bytes,
+        timestamp_delta,
+        offset_delta,
+        key,
+        has_value,
+        attributes,
+        tail,
+    })
+}
+
+fn varlong_len(value: i64) -> usize {
+    let bits = 64 - (((value << 1) ^ (value >> 63)) as u64 | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
 enum Fault {
     Invalid(&'static str),
     Decode(DecodeFault),
 }
 
+impl Fault {
+    /// Of records that are not compressed, or not any more.
+    fn of_plain(self) -> LogError {
+        match self {
+            Self::Invalid(what) => LogError::invalid_record(what),
+            Self::Decode(_) => LogError::invalid_record("the records are compressed"),
+        }
+    }
+}
+
 const ENDS_EARLY: Fault = Fault::Invalid("the batch ends before its last record");
+const LEFT_OVER: Fault = Fault::Invalid("bytes are left over after the last record");
 const RECORD_ENDS: Fault = Fault::Invalid("a record ends within a field");
 
 fn visit_all(
@@ -127,7 +239,7 @@ fn visit_all(
     if source.is_at_end()? {
         Ok(())
     } else {
-        Err(Fault::Invalid("bytes are left over after the last record"))
+        Err(LEFT_OVER)
     }
 }
 
@@ -152,6 +264,16 @@ fn read_fields(body: &mut impl Body) -> Result<RecordHead, Fault> {
     let offset_delta = varint(body)?;
     let has_key = skip_field(body, Null::Allowed)?;
     skip_field(body, Null::Allowed)?;
+    skip_headers(body)?;
+    Ok(RecordHead {
+        timestamp_delta,
+        offset_delta,
+        has_key,
+    })
+}
+
+/// Skips the headers, which end the record.
+fn skip_headers(body: &mut impl Body) -> Result<(), Fault> {
     let headers = match varint(body)? {
         count if count >= 0 => count as u64,
         _ => return Err(Fault::Invalid("negative header count")),
@@ -166,11 +288,7 @@ fn read_fields(body: &mut impl Body) -> Result<RecordHead, Fault> {
     if body.left() > 0 {
         return Err(Fault::Invalid("record length does not match its fields"));
     }
-    Ok(RecordHead {
-        timestamp_delta,
-        offset_delta,
-        has_key,
-    })
+    Ok(())
 }
 
 #[derive(PartialEq)]

@@ -96,6 +96,12 @@ impl Producer {
         self.batches.back().map(|last| last.last_sequence)
     }
 
+    /// The last offset of its last batch of data; of its last marker if there is none of its epoch.
+    pub(super) fn last_of_epoch(&self) -> i64 {
+        let last = self.batches.back().map(|last| last.last_offset);
+        last.unwrap_or(self.last_offset)
+    }
+
     pub(super) fn has_open_txn(&self) -> bool {
         self.txn_first_offset.is_some()
     }
