@@ -5,6 +5,7 @@
 //! It does not know what objects mean, and it keeps no credentials.
 
 mod cluster;
+mod fit;
 mod gather;
 mod ledger;
 mod local;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{
-    GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem,
-    memory::InMemory, path::Path,
+    GetOptions, ObjectStore, PutMode, PutPayload, local::LocalFileSystem, memory::InMemory,
+    path::Path,
 };
 
 pub use self::{
@@ -118,6 +119,10 @@ impl Bucket {
         Arc::clone(&self.ledger) as Arc<dyn ObjectStore>
     }
 
+    fn count_list(&self) {
+        self.ledger.count_list();
+    }
+
     /// The prefix of the cluster.
     pub fn prefix(&self) -> &Path {
         &self.prefix
@@ -192,7 +197,7 @@ impl Bucket {
 
     /// Removes an object, if it is there.
     pub async fn delete(&self, path: &Path) -> Result<()> {
-        match self.store.delete(path).await {
+        match self.store.delete_one(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(store_error("delete", path, error)),
         }

@@ -129,29 +129,28 @@ impl EngineBuilder {
         };
         let clock = self.clock.unwrap_or_else(|| Arc::new(BootClock));
         let MetadataPlace::Bucket = self.metadata.as_deref().unwrap_or("bucket:").parse()?;
-        let (bucket, place) = match self.bucket {
+        let bucket = match self.bucket {
             Some(BucketSource::Url(url)) => {
                 let place = url.parse::<BucketPlace>()?;
-                (place.open(&self.credentials, &entropy)?, Some(place))
+                place.open_fitting(&self.credentials, &entropy).await?
             }
-            Some(BucketSource::Store(store, prefix)) => {
-                (Bucket::new(store, &prefix, &entropy)?, None)
-            }
+            Some(BucketSource::Store(store, prefix)) => Bucket::new(store, &prefix, &entropy)?,
             None => return Err(Error::invalid("an engine needs a bucket")),
         };
-        let backend_at =
-            |place: &LogPlace| place.backend(self.node, &bucket, &self.credentials, &entropy);
+        let backend_at = async |place: &LogPlace| {
+            let backend = place.backend(self.node, &bucket, &self.credentials, &entropy);
+            backend.await
+        };
         let wal = match self.wal {
             Some(WalSource::Url(url)) => {
                 let place = url.parse::<LogPlace>()?;
                 place.make_dir()?;
-                backend_at(&place)?
+                backend_at(&place).await?
             }
             Some(WalSource::Backend(backend)) => backend,
             None => return Err(Error::invalid("an engine needs a write-ahead log")),
         };
-        let found = ClusterFile::open(&bucket, &entropy, None).await;
-        let cluster = found.map_err(|error| advised(error, place.as_ref()))?.id;
+        let cluster = ClusterFile::open(&bucket, &entropy, None).await?.id;
         let sequencer = BucketSequencer::new(bucket.clone(), cluster, entropy.clone());
         let metadata = Metadata::open(Box::new(sequencer), clock.clone(), entropy.clone()).await?;
         let parts = Parts {
@@ -164,31 +163,8 @@ impl EngineBuilder {
             clock,
             entropy: entropy.clone(),
         };
-        settle_registered(&parts, |url| backend_at(&url.parse()?)).await?;
+        settle_registered(&parts, async |url: &str| backend_at(&url.parse()?).await).await?;
         Engine::start(Core::new(parts)).await
-    }
-}
-
-/// What a store that does not answer as it should may want: some take requests that name the bucket in the host alone.
-fn advised(error: Error, place: Option<&BucketPlace>) -> Error {
-    let Some(BucketPlace::Remote(remote)) = place else {
-        return error;
-    };
-    let error = if remote.is_path_style() {
-        error.with(
-            "addressing",
-            "by path; a store that takes none but virtual-hosted requests needs endpoint=https://BUCKET.HOST&virtual_hosted_style_request=true",
-        )
-    } else {
-        error
-    };
-    if remote.sends_checksums() {
-        error.with(
-            "checksums",
-            "sent; a store that refuses them needs no checksum_algorithm",
-        )
-    } else {
-        error
     }
 }
 
@@ -198,28 +174,5 @@ impl fmt::Debug for EngineBuilder {
             .field("node", &self.node)
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_that_cannot_be_opened_is_told_with_what_others_of_its_kind_need() {
-        let text = |place: &str| {
-            let place: BucketPlace = place.parse().unwrap();
-            advised(Error::unavailable("gone"), Some(&place)).to_string()
-        };
-        let plain = text("s3://bucket/p");
-        assert!(
-            plain.contains("virtual_hosted_style_request=true"),
-            "{plain}"
-        );
-        assert!(!plain.contains("checksum"), "{plain}");
-        let other = text("s3://b?virtual_hosted_style_request=true&checksum_algorithm=sha256");
-        assert!(!other.contains("addressing"), "{other}");
-        assert!(other.contains("needs no checksum_algorithm"), "{other}");
-        assert!(!text("gs://bucket").contains("addressing"));
     }
 }

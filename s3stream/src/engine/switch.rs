@@ -21,7 +21,7 @@ const SETTLE_MOST: Duration = Duration::from_secs(600);
 /// Settles the log that the node owes data in, if it is not the one in `parts`. `backend_at` knows the log at a URL.
 pub(super) async fn settle_registered(
     parts: &Parts,
-    backend_at: impl FnOnce(&str) -> Result<Arc<dyn Backend>>,
+    backend_at: impl AsyncFnOnce(&str) -> Result<Arc<dyn Backend>>,
 ) -> Result<()> {
     let Some(debt) = registered_elsewhere(parts).await? else {
         return Ok(());
@@ -66,9 +66,9 @@ async fn registered_elsewhere(parts: &Parts) -> Result<Option<DebtView>> {
 async fn settle(
     parts: &Parts,
     debt: &DebtView,
-    backend_at: impl FnOnce(&str) -> Result<Arc<dyn Backend>>,
+    backend_at: impl AsyncFnOnce(&str) -> Result<Arc<dyn Backend>>,
 ) -> Result<()> {
-    let wal = backend_at(&debt.url)?;
+    let wal = backend_at(&debt.url).await?;
     match wal.identify().await.map_err(Error::from)? {
         Found::Live(found) | Found::Closed(found) if found.log == debt.log => {}
         found => {

@@ -3,14 +3,11 @@
 //! Written once, by whoever comes first, and never changed. Read at every open, before anything else is.
 
 use bytes::Bytes;
-use object_store::ObjectStoreExt;
 
 use super::{Bucket, Swap};
 use crate::{ClusterId, Error, Result, entropy::Entropy};
 
 const NAME: &str = "cluster";
-/// Names that are looked at to see whether a new one is listed: a page of every store.
-const LISTED_MOST: usize = 1_000;
 const MAGIC: [u8; 8] = *b"s3stream";
 /// The format of the whole bucket that this version writes.
 const FORMAT: u16 = 1;
@@ -130,8 +127,8 @@ impl ClusterFile {
     }
 }
 
-/// Stores differ: some take a conditional write and ignore the condition, some answer a range with the whole object, some list late. Tried once in a
-/// bucket's life, on an object of its own. Without the first two it is not used; the last is only said, since nothing here rests on it.
+/// Stores differ: some take a conditional write and ignore the condition, some answer a range with the whole object. Tried once in a
+/// bucket's life, on an object of its own.
 async fn probe(bucket: &Bucket, entropy: &Entropy) -> Result<()> {
     let path = bucket.path(&format!("probe-{:016x}", entropy.next_u64()));
     let probed = probe_at(bucket, &path).await;
@@ -174,19 +171,7 @@ async fn probe_at(
     if swap(Some(&first), b"4").await?.is_some() {
         return Ok(Some("if-match"));
     }
-    // Retried as everything is: what is still an error then is an answer.
-    let range = bucket.store().get_range(path, 3..6).await;
-    if !range.as_ref().is_ok_and(|bytes| bytes[..] == b"345"[..]) {
-        tracing::warn!(?range, "a read of bytes 3 to 5 of 0123456789");
-        return Ok(Some("range"));
-    }
-    let listed = bucket.list(bucket.prefix(), LISTED_MOST).await?;
-    if !listed.contains(path) && listed.len() < LISTED_MOST {
-        tracing::warn!(
-            store = %bucket.store(),
-            "the store lists late: what is left over stays longer, and a log in it asks more when it is opened"
-        );
-    }
+    bucket.check_ranges(path, b"0123456789").await?;
     Ok(None)
 }
 

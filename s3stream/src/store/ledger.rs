@@ -91,6 +91,11 @@ impl Ledger {
         }
     }
 
+    /// A page of a listing that took another way.
+    pub(super) fn count_list(&self) {
+        self.counts.list.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A write that took another way.
     pub(super) fn count_put(&self, bytes: usize) {
         self.counts.put(bytes);

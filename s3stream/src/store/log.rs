@@ -25,11 +25,11 @@ impl LogPlace {
         }
     }
 
-    /// The backend for this place; nothing is opened or made yet. Of `memory:` each call gives a log of its own.
+    /// The backend for this place; nothing of the log is opened or made yet. Of `memory:` each call gives a log of its own.
     ///
     /// In a bucket it lies under `wal/NODE`, and asks the store as the ledger sees it, without the retries that are above: the log has its own.
     /// Of another bucket than the engine's the ledger is another, too.
-    pub(crate) fn backend(
+    pub(crate) async fn backend(
         &self,
         node: NodeId,
         bucket: &Bucket,
@@ -48,8 +48,10 @@ impl LogPlace {
             }
             Self::Object(place) => place.as_ref(),
         };
-        let other = other.map(|place| place.open(credentials, entropy));
-        let other = other.transpose()?;
+        let other = match other {
+            Some(place) => Some(place.open_fitting(credentials, entropy).await?),
+            None => None,
+        };
         let bucket = other.as_ref().unwrap_or(bucket);
         let prefix = bucket.path(&format!("wal/{node}"));
         let log = ObjectLog::new(bucket.counted(), prefix.as_ref(), entropy.next_u128())?;

@@ -2,9 +2,9 @@
 //!
 //! Credentials are shown by nothing: not by `Debug`, not in errors.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use object_store::ObjectStore;
+use object_store::{ObjectStore, list::PaginatedListStore};
 
 use super::{Bucket, BucketPlace, RemoteKind, RemotePlace};
 use crate::{Error, Result, entropy::Entropy};
@@ -80,16 +80,26 @@ macro_rules! client {
             builder = builder.with_config(known, value);
         }
         let client = builder.$named(&$place.bucket).build();
-        std::sync::Arc::new(client.map_err(|error| $place.refused(error))?)
+        let client = Arc::new(client.map_err(|error| $place.refused(error))?);
+        Client {
+            store: Arc::clone(&client) as _,
+            pages: client as _,
+        }
     }};
 }
 
+/// A store, and the same asked page by page.
+pub(super) struct Client {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) pages: Arc<dyn PaginatedListStore>,
+}
+
 impl RemotePlace {
-    fn open(&self, credentials: &Credentials, entropy: &Entropy) -> Result<Bucket> {
-        Bucket::new(self.client(credentials)?, &self.prefix, entropy)
+    pub(super) fn open(&self, credentials: &Credentials, entropy: &Entropy) -> Result<Bucket> {
+        Bucket::new(self.client(credentials)?.store, &self.prefix, entropy)
     }
 
-    fn client(&self, credentials: &Credentials) -> Result<std::sync::Arc<dyn ObjectStore>> {
+    pub(super) fn client(&self, credentials: &Credentials) -> Result<Client> {
         match self.kind {
             #[cfg(feature = "aws")]
             RemoteKind::S3 => Ok(client!(

@@ -88,6 +88,11 @@ impl Moto {
         Err(Error::unavailable("moto did not become ready"))
     }
 
+    /// Where S3 is served.
+    pub fn address(&self) -> SocketAddr {
+        self.s3
+    }
+
     /// The bucket, without retries of the client, as the engine uses it.
     ///
     /// # Errors
