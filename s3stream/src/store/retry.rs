@@ -6,7 +6,7 @@
 //!
 //! Reads, listings that gave nothing yet, plain writes and deletes are tried again. A write of a new object is settled by content: what
 //! is there with our bytes is ours. A conditional update is tried once: only its caller knows what an answer means.
-//! Multipart uploads, copies and streams of deletes pass through.
+//! Multipart uploads, copies and streams of deletes pass through: [`Bucket::delete`](super::Bucket::delete) is the one that is tried again.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -162,6 +162,17 @@ impl Retrying {
         Self {
             policy,
             ..self.clone()
+        }
+    }
+
+    /// Removes one object; an attempt whose answer was lost makes the next say that there is none.
+    pub(super) async fn delete_one(&self, location: &Path) -> Result<()> {
+        let mut tries = self.tries();
+        loop {
+            match tries.attempt(0, self.store.delete(location)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tries.after(error).await?,
+            }
         }
     }
 

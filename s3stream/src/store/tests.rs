@@ -2,11 +2,19 @@
 
 mod slow;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::StreamExt;
 use object_store::{
-    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
-    PutOptions, PutResult,
+    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutResult,
 };
 use parking_lot::Mutex;
 
@@ -39,6 +47,8 @@ enum Odd {
 pub(crate) struct FaultyStore {
     store: Arc<InMemory>,
     faults: Arc<Mutex<VecDeque<Option<Fault>>>>,
+    /// So many deletions do their work and lose the answer.
+    lost_deletions: Arc<AtomicU32>,
     odd: Option<Odd>,
 }
 
@@ -114,7 +124,16 @@ impl ObjectStore for FaultyStore {
         &self,
         locations: futures::stream::BoxStream<'static, object_store::Result<Path>>,
     ) -> futures::stream::BoxStream<'static, object_store::Result<Path>> {
-        self.store.delete_stream(locations)
+        let lost = Arc::clone(&self.lost_deletions);
+        let deleted = self.store.delete_stream(locations);
+        let answered = deleted.map(move |deleted| {
+            let lose = |left: u32| left.checked_sub(1);
+            match lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose) {
+                Ok(_) => Err(server_error()),
+                Err(_) => deleted,
+            }
+        });
+        answered.boxed()
     }
 
     fn list(
@@ -383,4 +402,21 @@ async fn a_store_without_ranges_is_refused_by_name_and_one_that_lists_late_is_us
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_tried_again_but_not_for_ever() {
+    let store = FaultyStore::default();
+    let bucket = Bucket::new(Arc::new(store.clone()), "", &Entropy::seeded(1)).unwrap();
+    let path = bucket.path("gone");
+    assert!(bucket.put_new(&path, bytes("content")).await.unwrap());
+    store.lost_deletions.store(3, Ordering::Relaxed);
+    bucket.delete(&path).await.unwrap();
+    assert_eq!(bucket.requests().delete, 4);
+    assert_eq!(bucket.read(&path).await.unwrap(), None);
+    store.lost_deletions.store(u32::MAX, Ordering::Relaxed);
+    let error = bucket.delete(&path).await.unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Unavailable);
+    let tries = u64::from(RetryPolicy::default().tries);
+    assert_eq!(bucket.requests().delete, 4 + tries);
 }
