@@ -127,7 +127,7 @@ async fn carry(
         .strip_prefix("http://")
         .map_or(target, |url| url.find('/').map_or("/", |path| &url[path..]));
     let host = header("host").unwrap_or_default();
-    let hosted = host.starts_with(&format!("{BUCKET}."));
+    let hosted = host.ends_with(".store.test");
     let is_refused = (hosted && picky.hosts)
         || (!hosted && picky.paths)
         || (picky.batches && target.ends_with("?delete"))
@@ -266,7 +266,7 @@ async fn a_store_that_refuses_checksums_gets_none_on_moto() {
     let said = Said::default();
     let _default = tracing::subscriber::set_default(said.clone());
     serves(&way.place("&checksum_algorithm=sha256")).await;
-    assert!(said.has("checksums of the store's kind"), "{:?}", said.0);
+    assert!(said.has("given_up=\"checksums\""), "{:?}", said.0);
     assert!(said.has("400"), "the reason: {:?}", said.0);
     // A batch of deletions always has one, which a store that demands it knows.
     assert!(said.has("one by one"), "{:?}", said.0);
@@ -337,7 +337,17 @@ async fn a_store_that_refuses_everything_is_an_error_in_time_on_moto() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
-/// Names of hosts lead to the way as to a proxy, so nothing has to resolve them.
+/// Runs a test of this file as a process for which every name of a host leads to the way.
+fn child(way: &Way, place: &str, test: &str) {
+    let child = Command::new(env::current_exe().expect("this program"))
+        .args(["--ignored", "--exact", test, "--nocapture"])
+        .env("http_proxy", format!("http://{}", way.address))
+        .env_remove("no_proxy")
+        .env(PLACE, place)
+        .status();
+    assert!(child.expect("a process").success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs moto: .ci/run s3"]
 async fn a_bucket_is_named_where_the_store_takes_it_on_moto() {
@@ -357,18 +367,7 @@ async fn a_bucket_is_named_where_the_store_takes_it_on_moto() {
     ] {
         let way = Way::to(&moto, picky).await;
         let place = format!("s3://{BUCKET}/fit?endpoint=http://{host}&allow_http=true{parameters}");
-        let child = Command::new(env::current_exe().unwrap())
-            .args([
-                "--ignored",
-                "--exact",
-                "opens_what_it_is_told",
-                "--nocapture",
-            ])
-            .env("http_proxy", format!("http://{}", way.address))
-            .env_remove("no_proxy")
-            .env(PLACE, place)
-            .status();
-        assert!(child.unwrap().success());
+        child(&way, &place, "opens_what_it_is_told");
         assert_eq!(way.refused(), 2 * 3);
     }
 }
@@ -380,4 +379,28 @@ async fn opens_what_it_is_told() {
     let _default = tracing::subscriber::set_default(said.clone());
     serves(&env::var(PLACE).expect("a place")).await;
     assert!(said.has("given_up=\"the addressing\""), "{:?}", said.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs moto: .ci/run s3"]
+async fn a_bucket_that_is_missing_is_not_looked_for_under_another_name_on_moto() {
+    let moto = Moto::start().expect("moto");
+    let way = Way::to(
+        &moto,
+        Picky {
+            hosts: true,
+            ..Picky::default()
+        },
+    )
+    .await;
+    let place = "s3://no-such-bucket/fit?endpoint=http://store.test&allow_http=true";
+    child(&way, place, "finds_no_bucket_where_it_is_told");
+    assert_eq!(way.refused(), 0);
+}
+
+#[tokio::test]
+#[ignore = "the process of another test: .ci/run s3"]
+async fn finds_no_bucket_where_it_is_told() {
+    let error = open(&env::var(PLACE).expect("a place")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }

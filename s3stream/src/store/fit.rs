@@ -2,6 +2,7 @@
 //!
 //! - A store that refuses writes as the place asks for them is asked in the other ways there are: without the store's own checksums, with the bucket
 //!   in the host's name, or in the path. The first that it takes is used, and what was given up is said, with the store's reason.
+//! - A bucket that is missing is not looked for under another name.
 //! - A store that takes none is no matter of this module: the engine's own requests say what is wrong, with all their retries.
 //! - One that refuses deletions by the batch gets them one by one.
 //! - Ranges have to be kept; everything but the log reads by them.
@@ -22,7 +23,7 @@ use object_store::{
 use super::{
     Bucket, BucketPlace, Credentials, RemotePlace, RetryPolicy, remote::Client, store_error,
 };
-use crate::{Error, Result, entropy::Entropy};
+use crate::{Error, ErrorKind, Result, entropy::Entropy};
 
 const CONTENT: &[u8] = b"0123456789";
 /// Two names in pages of one need two pages, and stores may end with an empty one.
@@ -56,8 +57,13 @@ impl BucketPlace {
 
 impl RemotePlace {
     async fn open_fitting(&self, credentials: &Credentials, entropy: &Entropy) -> Result<Bucket> {
-        let mut refused = None;
+        let mut refused: Option<Error> = None;
         for way in self.ways() {
+            // A bucket that is not there must not be found elsewhere: where every name leads to one server, the other way names another bucket.
+            let is_missing = |error: &Error| error.kind() == ErrorKind::NotFound;
+            if way.readdressed && refused.as_ref().is_some_and(is_missing) {
+                continue;
+            }
             let Client { store, pages } = way.place.client(credentials)?;
             let bucket = Bucket::new(store, &self.prefix, entropy)?;
             let trial = Trial::of(&bucket, entropy);

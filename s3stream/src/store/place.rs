@@ -43,6 +43,8 @@ const CHECKSUM: &str = "checksum_algorithm";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Way {
     pub(super) place: RemotePlace,
+    /// Asks for the bucket under another name of a host.
+    pub(super) readdressed: bool,
     pub(super) gives_up: &'static str,
 }
 
@@ -121,16 +123,21 @@ impl RemotePlace {
     pub(super) fn ways(&self) -> Vec<Way> {
         let mut ways = vec![Way {
             place: self.clone(),
+            readdressed: false,
             gives_up: "",
         }];
-        let mut also = |place: Option<Self>, gives_up| {
-            ways.extend(place.map(|place| Way { place, gives_up }));
+        let mut also = |place: Option<Self>, readdressed, gives_up| {
+            ways.extend(place.map(|place| Way {
+                place,
+                readdressed,
+                gives_up,
+            }));
         };
-        let readdressed = self.readdressed();
-        also(self.without_checksums(), "checksums of the store's kind");
-        also(readdressed.clone(), "the addressing");
-        let both = readdressed.and_then(|place| place.without_checksums());
-        also(both, "checksums of the store's kind, and the addressing");
+        let other = self.readdressed();
+        let both = other.as_ref().and_then(Self::without_checksums);
+        also(self.without_checksums(), false, "checksums");
+        also(other, true, "the addressing");
+        also(both, true, "checksums, and the addressing");
         ways
     }
 
