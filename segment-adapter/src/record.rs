@@ -458,3 +458,6 @@ impl<R: Read> Body for StreamBody<'_, R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! A log of batches in memory that is compacted by passes, and how its readers see it.
 
+mod model;
+mod readers;
+mod rules;
 mod vectors;
 
 use std::collections::BTreeSet;
@@ -28,7 +31,10 @@ struct Log {
     /// Markers of aborted transactions that readers need not be told of any more.
     emptied: BTreeSet<i64>,
     checkpoint: Option<i64>,
+    /// What passes have rewritten, those that were given up too.
+    cleaned: i64,
     segment_bytes: u64,
+    start: i64,
 }
 
 #[derive(Clone)]
@@ -59,7 +65,9 @@ impl Log {
             producers: Producers::default(),
             emptied: BTreeSet::new(),
             checkpoint: None,
+            cleaned: 0,
             segment_bytes: 1 << 20,
+            start: 0,
         }
     }
 
@@ -116,6 +124,12 @@ impl Log {
         self.segments.last_mut().unwrap().base = base;
     }
 
+    /// The log starts at the base of its segment at `at` now.
+    fn delete_below(&mut self, at: usize) {
+        self.segments.drain(..at);
+        self.start = self.segments[0].base;
+    }
+
     fn active(&self) -> i64 {
         self.segments.last().unwrap().base
     }
@@ -124,7 +138,7 @@ impl Log {
         let next = self.next;
         Bounds {
             checkpoint: self.checkpoint,
-            start: 0,
+            start: self.start,
             end: next,
             active: self.active(),
             stable: self.producers.first_unstable(next).unwrap_or(next),
@@ -146,7 +160,8 @@ impl Log {
 
     fn aborted(&self) -> Vec<Aborted> {
         let all = self.producers.aborted();
-        all.filter(|entry| !self.emptied.contains(&entry.last_offset))
+        let is_needed = |offset: i64| offset >= self.start && !self.emptied.contains(&offset);
+        all.filter(|entry| is_needed(entry.last_offset))
             .copied()
             .collect()
     }
@@ -163,6 +178,16 @@ impl Log {
 
     /// One pass, with a map of so many slots.
     fn clean(&mut self, slots: usize, now_ms: i64) -> Result<Stats, LogError> {
+        self.clean_groups(slots, now_ms, usize::MAX)
+    }
+
+    /// One pass that is given up after so many groups.
+    fn clean_groups(
+        &mut self,
+        slots: usize,
+        now_ms: i64,
+        groups_max: usize,
+    ) -> Result<Stats, LogError> {
         let dirty = self.dirtiness();
         let aborts = Aborts::new(&self.aborted());
         let mut map = OffsetMap::new(slots * 24);
@@ -194,7 +219,11 @@ impl Log {
         let spans = self.spans();
         let count = spans.iter().take_while(|span| span.base < end).count();
         let mut cleaned = Vec::new();
-        for group in groups(&spans[..count], self.segment_bytes, 100) {
+        let mut replaced = 0;
+        let all = groups(&spans[..count], self.segment_bytes, 100);
+        let is_whole = groups_max >= all.len();
+        for group in all.into_iter().take(groups_max) {
+            replaced = group.end;
             let mut batches = Vec::new();
             for batch in group.clone().flat_map(|at| &self.segments[at].batches) {
                 match pass.add(batch)? {
@@ -210,8 +239,12 @@ impl Log {
                 .extend(emptied.iter().map(|entry| entry.last_offset));
         }
         let stats = *pass.stats();
-        self.segments.splice(..count, cleaned);
-        self.checkpoint = Some(end);
+        let rewritten = end.min(self.segments[replaced].base);
+        self.cleaned = self.cleaned.max(rewritten);
+        self.segments.splice(..replaced, cleaned);
+        if is_whole {
+            self.checkpoint = Some(end);
+        }
         Ok(stats)
     }
 
@@ -240,6 +273,10 @@ impl Log {
             .filter(|batch| !batch.header().attributes.is_control());
         let keys = data.flat_map(records).filter_map(|read| read.key);
         keys.map(|key| String::from_utf8(key).unwrap()).collect()
+    }
+
+    fn stable(&mut self) -> i64 {
+        self.bounds().stable
     }
 
     fn at(&self, offset: i64) -> Option<&Batch> {

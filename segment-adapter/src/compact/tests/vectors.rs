@@ -1,5 +1,7 @@
 //! The vectors of the cleaner, as far as they are about batches alone.
 
+use std::ops::Range;
+
 use super::*;
 
 const MANY: usize = 100;
@@ -350,4 +352,183 @@ fn vector_144_records_without_a_key_go_and_damage_is_an_error() {
         (damaged.checkpoint, damaged.batch_ends()),
         (None, vec![1, 2])
     );
+}
+
+/// A segment of so many bytes and offsets from `base` on.
+fn span(base: i64, offsets: i64, bytes: u64) -> Span {
+    Span {
+        base,
+        end: base + offsets,
+        bytes,
+        first_timestamp: base,
+        max_timestamp: base + offsets - 1,
+        epochs: 1,
+    }
+}
+
+/// How many segments go together in each group.
+fn together(spans: &[Span], bytes_max: u64, epochs_max: usize) -> Vec<usize> {
+    let groups = groups(spans, bytes_max, epochs_max);
+    let mut end = 0;
+    for group in &groups {
+        assert_eq!(group.start, end, "none is left out");
+        end = group.end;
+    }
+    assert_eq!(end, spans.len());
+    groups.iter().map(Range::len).collect()
+}
+
+#[test]
+fn vector_145_segments_go_together_by_size_epochs_and_span_of_offsets() {
+    let spans: Vec<Span> = (0..4).map(|at| span(at * 10, 10, 100)).collect();
+    assert_eq!(together(&[], 1, 1), [0; 0]);
+    // By size, up to the limit itself; one that is too large is alone.
+    assert_eq!(together(&spans, 99, 9), [1, 1, 1, 1]);
+    assert_eq!(together(&spans, 200, 9), [2, 2]);
+    assert_eq!(together(&spans, 399, 9), [3, 1]);
+    assert_eq!(together(&spans, 400, 9), [4]);
+    assert_eq!(together(&spans, u64::MAX, 9), [4]);
+    // By leader epochs, which are in the place of an index of limited size.
+    assert_eq!(together(&spans, 400, 3), [3, 1]);
+    assert_eq!(together(&spans, 400, 0), [1, 1, 1, 1]);
+    // By offsets: the last one may lie 2³¹ − 1 past the base.
+    let last = i64::from(i32::MAX);
+    let near = [span(0, 1, 100), span(1, last, 100)];
+    assert_eq!(together(&near, 400, 9), [2]);
+    let far = [
+        span(0, 1, 100),
+        span(1, last + 1, 100),
+        span(last + 2, 1, 1),
+    ];
+    assert_eq!(together(&far, 400, 9), [1, 1, 1]);
+    // Without batches any distance is fine, and the size is the others'.
+    let empty = [span(0, 1, 100), span(1, last + 1, 0), span(last + 2, 5, 0)];
+    assert_eq!(together(&empty, 100, 9), [3]);
+}
+
+#[test]
+fn vector_146_a_checkpoint_outside_the_log_is_its_start() {
+    let spans = [span(10, 90, 100), span(100, 100, 100)];
+    let first_dirty = |checkpoint, start, end| {
+        let bounds = Bounds {
+            checkpoint,
+            start,
+            end,
+            active: 200,
+            stable: end,
+        };
+        Dirtiness::of(&spans, bounds, &limits(), 0).first_dirty
+    };
+    assert_eq!(first_dirty(Some(300), 10, 250), 10);
+    assert_eq!(first_dirty(Some(200), 0, 150), 0);
+    assert_eq!(first_dirty(Some(0), 10, 250), 10);
+    assert_eq!(first_dirty(None, 10, 250), 10);
+    for within in [10, 11, 200, 250] {
+        assert_eq!(first_dirty(Some(within), 10, 250), within);
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        dirty_ratio_min: 0.5,
+        min_lag_ms: 0,
+        max_lag_ms: i64::MAX,
+    }
+}
+
+#[test]
+fn vector_146_the_active_segment_young_ones_and_open_transactions_are_not_cleaned() {
+    let spans = [span(0, 10, 100), span(10, 10, 200), span(20, 10, 400)];
+    let bounds = Bounds {
+        checkpoint: None,
+        start: 0,
+        end: 35,
+        active: 30,
+        stable: 35,
+    };
+    let of = |bounds: Bounds, limits: Limits, now_ms| {
+        let dirty = Dirtiness::of(&spans, bounds, &limits, now_ms);
+        (dirty.end, dirty.clean_bytes, dirty.dirty_bytes)
+    };
+    assert_eq!(of(bounds, limits(), 0), (30, 0, 700));
+    // Whole segments below the last stable offset.
+    for (stable, found) in [
+        (30, (30, 0, 700)),
+        (29, (20, 0, 300)),
+        (20, (20, 0, 300)),
+        (10, (10, 0, 100)),
+        (9, (0, 0, 0)),
+        (0, (0, 0, 0)),
+    ] {
+        assert_eq!(of(Bounds { stable, ..bounds }, limits(), 0), found);
+    }
+    // The newest times are 9, 19 and 29: one is young as long as its newest record is.
+    let lag = Limits {
+        min_lag_ms: 10,
+        ..limits()
+    };
+    assert_eq!(of(bounds, lag, 39), (30, 0, 700));
+    assert_eq!(of(bounds, lag, 38), (20, 0, 300));
+    assert_eq!(of(bounds, lag, 18), (0, 0, 0));
+    // What is clean is not asked how old it is, and one that is half clean counts as dirty.
+    let half = Bounds {
+        checkpoint: Some(15),
+        ..bounds
+    };
+    assert_eq!(of(half, lag, 0), (15, 100, 0));
+    assert_eq!(of(half, limits(), 0), (30, 100, 600));
+    // Over gaps, to where the next segment begins.
+    let gaps = [span(0, 8, 100), span(10, 10, 100)];
+    let dirty = |stable| Dirtiness::of(&gaps, Bounds { stable, ..bounds }, &limits(), 0);
+    assert_eq!((dirty(8).end, dirty(20).end), (10, 30));
+    // Nothing at all.
+    let none = Dirtiness::of(&[], bounds, &limits(), 0);
+    assert_eq!((none.end, none.dirty_bytes, none.ratio()), (0, 0, 0.0));
+}
+
+#[test]
+fn a_log_is_cleaned_when_enough_of_it_is_dirty_or_something_too_old() {
+    let spans = [span(0, 10, 100), span(10, 10, 100), span(20, 10, 100)];
+    let bounds = |checkpoint, stable| Bounds {
+        checkpoint: Some(checkpoint),
+        start: 0,
+        end: 30,
+        active: 30,
+        stable,
+    };
+    let of = |bounds, limits: &Limits, now_ms| {
+        let dirty = Dirtiness::of(&spans, bounds, limits, now_ms);
+        (dirty.is_late, dirty.is_due(limits))
+    };
+    // 2/3, 1/3, and a half exactly, which is not more than a half.
+    assert_eq!(of(bounds(10, 30), &limits(), 0), (false, true));
+    assert_eq!(of(bounds(20, 30), &limits(), 0), (false, false));
+    assert_eq!(of(bounds(10, 20), &limits(), 0), (false, false));
+    // The first dirty batch is of the time 10, and nothing says when the one at 0 is of.
+    let lag = Limits {
+        max_lag_ms: 5,
+        ..limits()
+    };
+    assert_eq!(of(bounds(10, 20), &lag, 15), (false, false));
+    assert_eq!(of(bounds(10, 20), &lag, 16), (true, true));
+    assert_eq!(of(bounds(0, 10), &lag, 15), (false, true));
+    // What is too old but may not be cleaned does not count, as in a transaction that goes on.
+    assert_eq!(of(bounds(10, 10), &lag, i64::MAX), (false, false));
+}
+
+#[test]
+fn vector_147_a_batch_of_any_size_is_cleaned_and_a_size_that_cannot_be_is_an_error() {
+    let large = "x".repeat(3 << 20);
+    let mut log = Log::new();
+    log.plain(&[("1", &large), ("2", &large)]);
+    log.plain(&[("1", "a")]);
+    log.roll();
+    log.clean(MANY, 0).unwrap();
+    assert_eq!(log.offsets(), [1, 2]);
+    for length in [-1_i32, 0, 13, 48] {
+        let mut bytes = log.at(2).unwrap().bytes().to_vec();
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        let error = Batches::new(bytes.into()).next().unwrap().unwrap_err();
+        assert!(matches!(error, LogError::Corrupt(_)), "{length}: {error}");
+    }
 }
