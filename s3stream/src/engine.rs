@@ -252,14 +252,11 @@ impl Engine {
     ///
     /// # Errors
     /// `Unavailable` if that was not done within `deadline`: the engine is over all the same, nothing acknowledged
-    /// is lost, and the same log must be opened again.
+    /// is lost, and the same log must be opened again. A later call answers the same.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         let core = self.core();
         if let Some(error) = core.ended() {
-            return match error.kind() {
-                ErrorKind::Closed => Ok(()),
-                _ => Err(error),
-            };
+            return core.closed.get().cloned().unwrap_or(Err(error));
         }
         let result = match tokio::time::timeout(deadline, core.close()).await {
             Ok(result) => result,
@@ -269,6 +266,7 @@ impl Engine {
             .with("deadline_ms", deadline.as_millis())
             .with("left_bytes", self.usage().unsettled_bytes)),
         };
+        let result = core.closed.get_or_init(|| result).clone();
         core.end(Error::closed("the engine was closed"));
         result
     }

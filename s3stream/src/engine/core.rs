@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, DefaultHasher},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     task::Waker,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     /// Woken when there may be something to upload, or the session is over.
     pub(crate) wake: Notify,
     phase: Mutex<Phase>,
+    /// How closing went, if that is what ended the engine.
+    pub(crate) closed: OnceLock<Result<()>>,
     flush: tokio::sync::watch::Sender<Flushed>,
 }
 
@@ -121,6 +123,7 @@ impl Core {
             phase: Mutex::new(Phase::Reopening(Error::unavailable(
                 "the engine is being opened",
             ))),
+            closed: OnceLock::new(),
             flush: tokio::sync::watch::Sender::new(Flushed::default()),
             config,
             cluster: parts.cluster,
