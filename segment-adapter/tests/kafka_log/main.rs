@@ -21,16 +21,16 @@ use segment_adapter::{
     AppendInfo, Batch, BatchBuilder, Batches, Codec, FetchData, Isolation, KafkaLog, LogConfig,
     LogError,
 };
-use world::{World, block_on};
+use world::{World, block_on, block_on_paused};
 
 const EPOCH: i32 = 7;
 const HW: Isolation = Isolation::HighWatermark;
 const MIB: u64 = 1 << 20;
 
 async fn open_with(world: &World, config: LogConfig) -> KafkaLog {
-    KafkaLog::open(world.streams().await, config, world.clock.clone())
-        .await
-        .unwrap()
+    let open =
+        async || KafkaLog::open(world.streams().await, config.clone(), world.clock.clone()).await;
+    world.again().until_done(open).await
 }
 
 async fn open(world: &World) -> KafkaLog {

@@ -65,6 +65,8 @@ enum Call {
     Reopen {
         close: bool,
     },
+    /// All of it comes from the bucket.
+    Upload,
     Crash,
     TakeOver,
 }
@@ -121,6 +123,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (-9..9i64, 0..2i64).prop_map(|(past, below)| Call::Clear { past, below }),
         8 => (0..=100i64, 0..4000usize).prop_map(|(percent, bytes)| Call::Read { percent, bytes }),
         1 => any::<bool>().prop_map(|close| Call::Reopen { close }),
+        1 => Just(Call::Upload),
         2 => Just(Call::Crash),
         1 => Just(Call::TakeOver),
     ]
@@ -261,12 +264,21 @@ struct Run {
 }
 
 impl Run {
-    async fn new() -> Self {
-        let world = World::new().await;
+    async fn new(world: World) -> Self {
         Self {
             log: open_with(&world, config()).await,
             world,
             history: History::new(),
+        }
+    }
+
+    async fn all(mut self, calls: Vec<Call>) {
+        for call in calls {
+            self.call(call).await;
+        }
+        self.world.calm_down();
+        if self.history.whole {
+            self.check_follower().await;
         }
     }
 
@@ -296,12 +308,14 @@ impl Run {
             Call::DeleteRecords { percent } => {
                 self.flush().await;
                 let to = self.at(percent);
-                self.log.delete_records(to).await.unwrap();
+                let delete = async || self.log.delete_records(to).await;
+                self.world.again().until_done(delete).await;
                 self.history.delete_below(to);
             }
             Call::Maintain => {
                 self.flush().await;
-                self.log.delete_old_segments(1000).await.unwrap();
+                let maintain = async || self.log.delete_old_segments(1000).await;
+                self.world.again().until_done(maintain).await;
                 self.history.maintain();
             }
             Call::Truncate { percent, outcome } => self.truncate(percent, outcome).await,
@@ -309,8 +323,8 @@ impl Run {
                 self.flush().await;
                 let end = (self.history.end + past).max(0);
                 let start = (end - below).max(0);
-                let cleared = self.log.truncate_fully_and_start_at(end, Some(start));
-                cleared.await.unwrap();
+                let clear = async || self.log.truncate_fully_and_start_at(end, Some(start)).await;
+                self.world.again().until_done(clear).await;
                 self.history.clear(end, start);
             }
             Call::Read { percent, bytes } => self.read(percent, bytes).await,
@@ -320,6 +334,13 @@ impl Run {
                     self.log.close().await.unwrap();
                 }
                 self.log = self.world.open_again(config()).await;
+                self.history.reopened();
+            }
+            Call::Upload => {
+                self.flush().await;
+                self.log.close().await.unwrap();
+                self.world.leave_only_the_bucket().await;
+                self.log = open_with(&self.world, config()).await;
                 self.history.reopened();
             }
             Call::Crash => self.crash().await,
@@ -456,7 +477,8 @@ impl Run {
         let (end, before) = (self.at(percent), self.history.end);
         match outcome {
             Outcome::Kept => {
-                let cut = self.log.truncate_to(end).await.unwrap();
+                let cut = async || self.log.truncate_to(end).await;
+                let cut = self.world.again().until_done(cut).await;
                 assert_eq!(cut, end < before);
             }
             Outcome::Crashed => {
@@ -478,7 +500,8 @@ impl Run {
     async fn read(&mut self, percent: i64, bytes: usize) {
         let from = self.at(percent);
         for isolation in [Isolation::TxnCommitted, HW] {
-            let data = self.log.read(from, bytes, true, isolation).await.unwrap();
+            let read = async || self.log.read(from, bytes, true, isolation).await;
+            let data = self.world.again().until_done(read).await;
             let read = batches(&data);
             for (read, expected) in read.iter().zip(self.history.from(from)) {
                 assert_eq!(read.header().base_offset, expected.base);
@@ -557,13 +580,17 @@ proptest! {
         calls in prop::collection::vec(call(), 1..60)
     ) {
         block_on(async {
-            let mut run = Run::new().await;
-            for call in calls {
-                run.call(call).await;
-            }
-            if run.history.whole {
-                run.check_follower().await;
-            }
+            Run::new(World::new().await).await.all(calls).await;
+        });
+    }
+
+    #[test]
+    fn so_does_one_on_a_bucket_that_fails(
+        seed: u64,
+        calls in prop::collection::vec(call(), 1..60)
+    ) {
+        block_on_paused(async {
+            Run::new(World::in_a_storm(seed).await).await.all(calls).await;
         });
     }
 }
