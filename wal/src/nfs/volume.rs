@@ -225,23 +225,27 @@ impl Files {
         if let Some(file) = slot.file.lock().clone() {
             return Ok(Some(file));
         }
-        match open(&*self.directory, &slot.name.to_string()).await {
-            Ok(file) if file.len_bytes() == slot.len => {
-                *slot.file.lock() = Some(Arc::clone(&file));
-                Ok(Some(file))
-            }
-            Ok(file) => {
-                let text = format!(
-                    "{}: {} bytes, it was made with {}",
-                    slot.name,
-                    file.len_bytes(),
-                    slot.len
-                );
-                Err(io::Error::new(io::ErrorKind::InvalidData, text))
-            }
+        match self.open(slot).await {
+            Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Opens the file of a slot, which is as long as it was made.
+    async fn open(&self, slot: &Slot) -> io::Result<Arc<dyn DirectoryFile>> {
+        let file = open(&*self.directory, &slot.name.to_string()).await?;
+        if file.len_bytes() != slot.len {
+            let text = format!(
+                "{}: {} bytes, it was made with {}",
+                slot.name,
+                file.len_bytes(),
+                slot.len
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        *slot.file.lock() = Some(Arc::clone(&file));
+        Ok(file)
     }
 
     /// The file, made if this epoch has not made it yet. A new head begins with `data` at `at`; a segment is all zero.
@@ -261,12 +265,13 @@ impl Files {
             *named = true;
         }
         self.directory.sync().await?;
-        let file = open(&*self.directory, &slot.name.to_string()).await?;
-        *slot.file.lock() = Some(Arc::clone(&file));
-        Ok(file)
+        self.open(slot).await
     }
 
     /// Gives a new file the name of a slot, which nobody else may have done.
+    ///
+    /// A segment's name that is taken was given by a try before this one, whose answer was lost, and the count of names after it: whoever made the head is
+    /// alone in making segments, and a draft is whole before it is linked.
     async fn name_new(
         &self,
         owner: &Owner,
@@ -288,7 +293,8 @@ impl Files {
         }
         // Whatever became of it, the draft is no use any more; one that stays is swept by the next opening.
         let _ = self.directory.remove(&draft).await;
-        if !linked? {
+        let own = index != HEAD && self.ready(HEAD).is_some();
+        if !linked? && !own {
             let by = format!("another opening of epoch {}, which made {name}", self.epoch);
             return Err(io::Error::other(Error::Fenced { by }));
         }

@@ -306,6 +306,38 @@ fn a_segment_that_was_named_and_not_opened_is_this_openings_own() {
 }
 
 #[test]
+fn a_segment_whose_link_was_made_but_never_answered_nor_counted_is_this_openings_own() {
+    // A soft mount that timed out twice in a row. The segment was asked for ahead of need, and the write that needs it finds its name taken.
+    for spared in 0..4 {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let host = directory.host();
+            let (mut state, life) = first_life(&host).await;
+            append(&*life.log, 0, 3000).unwrap();
+            life.hear.until_durable(1).await;
+            sleep(SETTLED).await;
+            host.fault(DirectoryFault {
+                operation: "link",
+                after: spared,
+                errno: EIO,
+                parts: 1,
+            });
+            host.fault(refuse("links", 0, EIO));
+            for record in 1..8 {
+                append(&*life.log, record, 3000).unwrap();
+                life.hear.until_durable(record as usize + 1).await;
+                sleep(SETTLED).await;
+            }
+            assert!(host.no_faults(), "{spared}: nothing went wrong");
+            drop(life);
+            grant_next(&mut state);
+            let again = open(&log_on(&directory.host()), &state).await.unwrap();
+            assert_eq!(again.back, [0, 1, 2, 3, 4, 5, 6, 7], "{spared}");
+        });
+    }
+}
+
+#[test]
 fn a_name_that_led_to_a_removed_file_is_looked_up_again_a_few_times() {
     let mut refused = 0;
     for (operation, count) in [("open", 1), ("open", 4), ("links", 4), ("open", 100)] {

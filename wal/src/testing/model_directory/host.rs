@@ -107,6 +107,11 @@ impl<M> ModelHost<M> {
         self.behaviour.faults.lock().push_back(fault);
     }
 
+    /// Whether all faults were told.
+    pub fn no_faults(&self) -> bool {
+        self.behaviour.faults.lock().is_empty()
+    }
+
     /// How long its operations take.
     pub fn set_latency(&self, latency: Duration) {
         *self.behaviour.latency.lock() = latency;
