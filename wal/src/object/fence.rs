@@ -145,8 +145,18 @@ impl Fencer<'_> {
     }
 
     /// An epoch that was granted and not started: a fence at the number that it would begin with. It never puts anything (decision 0003), so
-    /// this finds out whether that is so.
-    pub(crate) async fn unstarted(&self, epoch: LogEpoch, number: u64) -> Result<(), Error> {
+    /// this finds out whether that is so. A fence that an earlier opening put there is as good: else openings that fail would make the next one longer
+    /// and longer.
+    pub(crate) async fn unstarted(
+        &self,
+        epoch: LogEpoch,
+        number: u64,
+        listing: &Listing,
+    ) -> Result<(), Error> {
+        let listed = listing.objects.get(&(epoch, number));
+        if listed.is_some_and(|len| is_fence(*len)) {
+            return Ok(());
+        }
         match self.put_fence((epoch, number)).await? {
             (_, Seen::Fence) => Ok(()),
             (_, Seen::Commit(_)) => Err(Error::Mismatch {

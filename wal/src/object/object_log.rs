@@ -239,7 +239,7 @@ async fn settle(
     let mut extents = Vec::new();
     for owed in &state.owed {
         if !owed.started {
-            fencer.unstarted(owed.epoch, start).await?;
+            fencer.unstarted(owed.epoch, start, listing).await?;
             continue;
         }
         let extent = match owed.sealed_end {
