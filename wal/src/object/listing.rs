@@ -2,7 +2,8 @@
 //!
 //! - What it lacks is asked for by name before anything is made of its absence.
 //! - What it shows was there: objects are written once.
-//! - It may be cut short at a million names. Then the marks and each owed epoch are listed by themselves, so that nobody else's names hide them.
+//! - It may be cut short, at a million names or by the store. Then the marks and each owed epoch are listed by themselves, so that nobody else's names
+//!   hide them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +15,6 @@ use super::{
     mark::{Mark, Unreadable},
 };
 use crate::{Error, LogEpoch, LogUuid, Position};
-
-/// How often marks are looked for again that somebody deleted between the listing and the reading.
-const LOOKS: usize = 4;
 
 /// The names under a log's prefix.
 #[derive(Debug, Default)]
@@ -36,7 +34,10 @@ impl Listing {
         owed: impl Iterator<Item = LogEpoch>,
     ) -> Result<Self, Error> {
         let mut listing = Self::default();
-        if listing.take(folder, folder.all(), log).await? {
+        let whole = listing.take(folder, folder.all(), log).await?;
+        // A mark is made before any object: some stores stop after a thousand names and say that these are all.
+        let marked = !listing.marks.is_empty() || !listing.holds_objects();
+        if whole && marked {
             return Ok(listing);
         }
         tracing::warn!(
@@ -68,6 +69,11 @@ impl Listing {
         folder.list(under, take).await
     }
 
+    /// Whether any log has something here.
+    fn holds_objects(&self) -> bool {
+        !self.objects.is_empty() || !self.others.is_empty()
+    }
+
     /// The objects of an epoch, ascending: number and length.
     pub(crate) fn of_epoch(&self, epoch: LogEpoch) -> impl DoubleEndedIterator<Item = (u64, u64)> {
         let range = (epoch, 0)..=(epoch, u64::MAX);
@@ -75,7 +81,7 @@ impl Listing {
         of_epoch.map(|((_, number), len)| (*number, *len))
     }
 
-    /// What may be deleted once the next epoch of `log` starts: the commits of its retired epochs and of the logs before it, and older marks.
+    /// What may be deleted once the next epoch of `log` starts: the commits of its retired epochs and of the logs before it.
     /// `keeps` says of an object of an epoch that is not retired whether it is needed, and `None` if the epoch is retired.
     ///
     /// Of a retired epoch, and of a log before, every fence stays: when the commits are gone, a fence that came late may lie below the one that
@@ -95,9 +101,6 @@ impl Listing {
         }
         let others = self.others.iter().filter(|(_, len)| !is_fence(**len));
         garbage.extend(others.map(|((log, epoch, number), _)| Name::Object(*log, *epoch, *number)));
-        let newest = self.marks.last();
-        let older = self.marks.iter().filter(|mark| Some(*mark) != newest);
-        garbage.extend(older.map(|mark| Name::Mark(*mark)));
         garbage
     }
 }
@@ -107,23 +110,20 @@ pub(crate) fn is_fence(len: u64) -> bool {
     len == HEADER_LEN as u64
 }
 
-/// The newest of `marks`, read. They are listed again if it is gone: only a newer one lets anybody delete it.
+/// The newest of `marks`, read.
 pub(crate) async fn newest_mark(
     folder: &Folder,
-    mut marks: BTreeSet<u64>,
+    marks: &BTreeSet<u64>,
 ) -> Result<Option<(u64, Mark)>, Error> {
-    for _ in 0..LOOKS {
-        let Some(number) = marks.last().copied() else {
-            return Ok(None);
-        };
-        let path = folder.path(Name::Mark(number));
-        if let Some(bytes) = folder.get(&path).await? {
-            let mark = decode_mark(folder, number, &bytes)?;
-            return Ok(Some((number, mark)));
-        }
-        marks = list_marks(folder).await?;
+    let Some(number) = marks.last().copied() else {
+        return Ok(None);
+    };
+    let path = folder.path(Name::Mark(number));
+    if let Some(bytes) = folder.get(&path).await? {
+        let mark = decode_mark(folder, number, &bytes)?;
+        return Ok(Some((number, mark)));
     }
-    let path = folder.path(Name::Mark(marks.last().copied().unwrap_or_default()));
+    // Nobody deletes marks.
     let gone = std::io::Error::other("listed, and not there when read");
     Err(folder.io("read", &path, gone))
 }

@@ -1,6 +1,7 @@
 //! Marks: what a place says of itself, as a chain of small objects under consecutive numbers. `docs/format.md`, "Object log".
 //!
-//! - A mark is made with put-if-absent after the one before it; the highest counts, and is never deleted.
+//! - A mark is made with put-if-absent after the one before it; the highest counts. None is ever deleted: whoever was slow must not find a number free
+//!   that others have passed.
 //! - That a log was made is marked before anything is recorded of it, an epoch's start before its first commit; its close directly after its own
 //!   start, or not at all.
 //!

@@ -29,7 +29,7 @@ use super::{
     replay::ObjectReplay,
 };
 use crate::{
-    Backend, Error, Found, LogEpoch, LogState, Position, Replay,
+    Backend, Error, Found, LogEpoch, LogState, LogUuid, Position, Replay,
     admission::{Admission, admit},
 };
 
@@ -134,7 +134,7 @@ impl Backend for ObjectLog {
     async fn identify(&self) -> Result<Found, Error> {
         let folder = self.folder(self.incarnation);
         let marks = list_marks(&folder).await?;
-        Ok(match newest_mark(&folder, marks).await? {
+        Ok(match newest_mark(&folder, &marks).await? {
             None => Found::Blank,
             Some((_, mark)) if mark.claim().closed => Found::Closed(mark.identity),
             Some((_, mark)) => Found::Live(mark.identity),
@@ -154,11 +154,11 @@ impl Backend for ObjectLog {
             state.started().map(|owed| owed.epoch),
         )
         .await?;
-        let newest = newest_mark(&folder, listing.marks.clone()).await?;
+        let newest = newest_mark(&folder, &listing.marks).await?;
         let claim = newest.as_ref().map(|(_, mark)| mark.claim());
         admit(&self.url, claim.as_ref(), state)?;
         if claim.is_none() {
-            nothing_unmarked(&self.url, &listing)?;
+            nothing_unmarked(&self.url, &listing, state.identity.log)?;
         }
         probe(&folder, state.identity.log, &listing).await?;
         let (number, mark) = make(&folder, newest, state, incarnation).await?;
@@ -264,11 +264,14 @@ fn garbage(listing: &Listing, state: &LogState, extents: &[Extent]) -> Vec<Name>
     })
 }
 
-/// Where no mark says that the logs before owe nothing, what they have left is not called garbage.
-fn nothing_unmarked(place: &str, listing: &Listing) -> Result<(), Error> {
-    match listing.others.keys().next() {
+/// Where no mark says that the logs before owe nothing, what they have left is not called garbage. Nor is what this log left: a mark is made before any
+/// object and one stays, so there must be one that was not listed.
+fn nothing_unmarked(place: &str, listing: &Listing, log: LogUuid) -> Result<(), Error> {
+    let others = listing.others.keys().map(|(log, epoch, _)| (*log, *epoch));
+    let own = listing.objects.keys().map(|(epoch, _)| (log, *epoch));
+    match others.chain(own).next() {
         None => Ok(()),
-        Some((log, epoch, _)) => Err(Error::NotNew {
+        Some((log, epoch)) => Err(Error::NotNew {
             place: place.to_owned(),
             found: format!("objects of epoch {epoch} of log {log}, and no mark"),
         }),

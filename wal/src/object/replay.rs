@@ -210,6 +210,14 @@ impl ObjectReplay {
                 let by = format!("epoch {} of {}", other.epoch, other.identity);
                 return Err(Error::Fenced { by });
             }
+            // Then the mark that this opening knew was older than it seemed, and so is where it would begin.
+            if other.position > mark.position {
+                return Err(Error::Mismatch {
+                    place: self.folder.place.to_string(),
+                    found: format!("epoch {} at position {}", other.epoch, other.position),
+                    expected: format!("nothing above position {}", mark.position),
+                });
+            }
         }
         let path = self.folder.path(Name::Mark(first));
         let many = std::io::Error::other("others keep marking starts of lower epochs");
@@ -253,15 +261,12 @@ impl Replay for ObjectReplay {
     async fn start(mut self: Box<Self>, sink: Arc<dyn Sink>) -> Result<Arc<dyn Log>, Error> {
         self.rewind().await?;
         let mark = self.mark_start().await?;
-        // From here on this mark is the newest.
-        let mut garbage = self.garbage;
-        garbage.extend((self.mark..mark).map(Name::Mark));
         let pipeline = Pipeline::new(
             Arc::clone(&self.folder.config),
             self.author.clone(),
             self.start,
             self.objects.into(),
-            garbage,
+            self.garbage,
         );
         let core = Arc::new(Core {
             live: Mutex::new(pipeline),

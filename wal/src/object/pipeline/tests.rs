@@ -99,6 +99,10 @@ fn after_a_failure_nothing_is_put_acknowledged_or_accepted() {
     p.settled(7);
     assert_eq!(p.next(), Next::Nothing);
     assert!(matches!(p.append(&[b"y"]), Err(Error::Fenced { .. })));
+    assert!(
+        p.flights.is_empty() && p.usage().queued == 0,
+        "it holds nothing any more"
+    );
     let event = p.next_event();
     assert!(
         matches!(event, Some(Event::Failed(Error::Fenced { .. }))),
