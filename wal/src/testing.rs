@@ -10,6 +10,7 @@ mod conformance;
 mod device_contract;
 mod faulty_device;
 mod hear;
+mod hostile_store;
 mod memory_device;
 mod model_directory;
 mod model_store;
@@ -21,6 +22,7 @@ pub use conformance::{Storage, conformance};
 pub use device_contract::device_conformance;
 pub use faulty_device::{Fault, FaultyDevice};
 pub use hear::{Hear, Heard};
+pub use hostile_store::{HostileStore, Whims};
 pub use memory_device::MemoryDevice;
 pub use model_directory::{
     Change, DirectoryFault, DirectoryImage, ModelDirectory, ModelHost, Step,

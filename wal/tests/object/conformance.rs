@@ -1,7 +1,5 @@
 //! The suite on the object log: in memory, with settings that cut everything small, and in a directory with fsync.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
-
 use std::sync::Arc;
 
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};

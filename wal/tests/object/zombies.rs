@@ -4,24 +4,16 @@
 //! Every test walks through all combinations of where the old owner stood, where the taker stands when it wakes up, and, in a take-over of a take-over,
 //! where the first taker was paused.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
-
 use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use wal::{
-    Backend, EpochState, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
+    Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
     object::{Config, ObjectLog},
-    testing::{Hear, ModelStore, Request},
+    testing::{Hear, Request},
 };
 
-type Store = ModelStore;
-
-async fn settle() {
-    for _ in 0..60 {
-        tokio::task::yield_now().await;
-    }
-}
+use crate::support::{Store, grant_next, identity, settle, trim_of};
 
 fn config() -> Config {
     Config {
@@ -41,7 +33,6 @@ fn name_of(payload: &[u8]) -> u32 {
 /// The metadata: what it says, and how it changes.
 struct Metadata {
     state: LogState,
-    granted: u64,
 }
 
 impl Metadata {
@@ -51,30 +42,17 @@ impl Metadata {
 
     fn of_log(uuid: u128) -> Self {
         let identity = Identity {
-            cluster: 1,
             log: LogUuid::new(uuid),
-            node: 3,
+            ..identity()
         };
         Self {
             state: LogState::new(identity, LogEpoch::new(1)),
-            granted: 1,
         }
     }
 
     /// Grants an epoch; one that was granted before and not started stays listed, and is never started any more.
     fn register(&mut self) -> LogState {
-        let before = self.state.epoch;
-        if self.state.owed.iter().all(|e| e.epoch != before) {
-            self.state.owed.push(EpochState {
-                epoch: before,
-                trim: Position::default(),
-                durable_end: Position::default(),
-                sealed_end: None,
-                started: false,
-            });
-        }
-        self.granted += 1;
-        self.state.grant(LogEpoch::new(self.granted));
+        grant_next(&mut self.state);
         self.state.clone()
     }
 
@@ -325,11 +303,6 @@ fn covered(owner: &Owner, trim: Position, replayed: &[u32], what: &str) {
     }
 }
 
-fn trim_of(state: &LogState) -> Position {
-    let trims = state.started().map(|e| e.trim);
-    trims.max().unwrap_or_default()
-}
-
 /// One take-over; the old owner wakes up after `wakes` requests of the taker. Whether the taker had so many.
 async fn take_over(stand: Stand, wakes: usize, last_first: bool) -> bool {
     let what = format!("{stand:?}, wakes after {wakes}, last first: {last_first}");
@@ -549,7 +522,7 @@ async fn what_an_earlier_log_left_is_swept_but_its_fences_and_so_is_the_late_put
     let acknowledged = old.acknowledged();
     // Another log is made at the place, which owes nothing.
     let mut later = Metadata::of_log(9);
-    later.granted = 10;
+    later.state.grant(LogEpoch::new(10));
     replace_and_trim(&store, &mut later, 3).await;
     let left = left_of(&store, 2);
     assert!(
@@ -794,4 +767,108 @@ async fn several_late_objects_of_an_old_epoch_are_all_left_out_of_every_later_re
     assert_eq!(old.acknowledged().len(), 3, "W5");
     let mut replay = backend(&store, 4).open(&metadata.register()).await.unwrap();
     assert_eq!(names(&mut *replay).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_a_later_one_or_one_of_its_own_epoch_has_passed_never_starts() {
+    for later in [0, 1] {
+        let (store, mut metadata) = (Store::default(), Metadata::new());
+        drop(paused_owner(&store, &mut metadata, Stand::Idle).await);
+        let state = metadata.register();
+        let slow = backend(&store, 2).open(&state).await.unwrap();
+        if later > 0 {
+            metadata.register();
+        }
+        let replay = backend(&store, 3).open(&metadata.state).await.unwrap();
+        metadata.record_start(&*replay);
+        let mut new = Owner::start(3, replay).await;
+        let before = store.objects();
+        let refused = slow.start(Hear::new() as _).await.err();
+        assert!(
+            matches!(refused, Some(Error::Fenced { .. })),
+            "{later}: {refused:?}"
+        );
+        assert_eq!(store.objects(), before, "{later}: it has marked its start");
+        new.append(50);
+        settle().await;
+        assert_eq!(new.acknowledged(), [3000]);
+        metadata
+            .state
+            .trim(new.log.durable_end(), new.log.durable_end());
+        new.log.trim(new.log.durable_end());
+        new.log.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_of_a_log_that_owed_nothing_never_starts_over_one_that_was_made_since() {
+    let (store, mut earlier) = (Store::default(), Metadata::new());
+    let owner = replace_and_trim(&store, &mut earlier, 1).await;
+    owner.log.close().await.unwrap();
+    // Everything is trimmed, so nothing of it is owed.
+    earlier.state.owed.clear();
+    earlier.state.grant(LogEpoch::new(7));
+    let slow = backend(&store, 2).open(&earlier.state).await.unwrap();
+    let mut later = Metadata::of_log(9);
+    let replay = backend(&store, 3).open(&later.state).await.unwrap();
+    later.record_start(&*replay);
+    let mut new = Owner::start(3, replay).await;
+    new.append(50);
+    settle().await;
+    let refused = slow.start(Hear::new() as _).await.err();
+    assert!(matches!(refused, Some(Error::Fenced { .. })), "{refused:?}");
+    assert_eq!(new.acknowledged(), [3000]);
+    let mut replay = backend(&store, 4).open(&later.register()).await.unwrap();
+    assert_eq!(names(&mut *replay).await, [3000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_serves_two_epochs_not_even_that_of_a_fence() {
+    let (store, mut metadata) = (Store::default(), Metadata::new());
+    drop(paused_owner(&store, &mut metadata, Stand::Idle).await);
+    store.release(1);
+    for host in 2..5 {
+        let replay = backend(&store, host)
+            .open(&metadata.register())
+            .await
+            .unwrap();
+        metadata.record_start(&*replay);
+        let mut owner = Owner::start(host, replay).await;
+        // One of them writes nothing.
+        if host != 3 {
+            owner.append(50);
+        }
+        settle().await;
+    }
+    drop(backend(&store, 5).open(&metadata.register()).await.unwrap());
+    let mut numbers: Vec<_> = left_of(&store, 2)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    numbers.retain(|path| path.matches('/').count() == 3);
+    let mut numbers: Vec<_> = numbers
+        .iter()
+        .map(|path| path.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let all = numbers.len();
+    numbers.dedup();
+    assert_eq!(numbers.len(), all, "{:?}", left_of(&store, 2));
+    assert!(numbers.is_sorted() && all >= 4 + 4 + 2, "{numbers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn openings_that_fail_one_after_another_make_the_next_one_no_longer() {
+    // Each was granted an epoch and never started. Fencing them all again made each opening longer than the one before, until none ended in time.
+    let (store, mut metadata) = (Store::default(), Metadata::new());
+    drop(paused_owner(&store, &mut metadata, Stand::Idle).await);
+    let mut asked = Vec::new();
+    for host in 2..40 {
+        let state = metadata.register();
+        drop(backend(&store, host).open(&state).await.unwrap());
+        asked.push(store.asked(host));
+    }
+    assert!(
+        asked[2..].windows(2).all(|pair| pair[0] == pair[1]),
+        "{asked:?}"
+    );
 }

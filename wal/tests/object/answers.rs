@@ -1,8 +1,6 @@
 //! What an object log makes of its store's answers: ambiguous ones are neither failures nor acknowledgements (W6), and it asks for no more than it needs
 //! (lessons 22 to 24, 27).
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
-
 use std::{sync::Arc, time::Duration};
 
 use futures::stream::BoxStream;
@@ -14,40 +12,12 @@ use object_store::{
 };
 use tokio::time::{Instant, advance};
 use wal::{
-    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
+    Backend, Error, Found, Log, LogEpoch, Replay,
     object::{Config, ObjectLog},
-    testing::{Asked, Hear, Lie, ModelStore, Request, Waiting},
+    testing::{Asked, Hear, Lie, Request, Waiting},
 };
 
-type Store = ModelStore;
-
-async fn settle() {
-    for _ in 0..40 {
-        tokio::task::yield_now().await;
-    }
-}
-
-fn state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
-
-async fn start(
-    store: Arc<dyn ObjectStore>,
-    config: Config,
-    state: &mut LogState,
-) -> (Arc<dyn Log>, Arc<Hear>) {
-    let place = ObjectLog::new(store, "wal", 9).unwrap().with_config(config);
-    let replay = place.open(state).await.unwrap();
-    state.begin(replay.ends(), replay.start_position());
-    let hear = Hear::new();
-    let log = replay.start(Arc::clone(&hear) as _).await.unwrap();
-    (log, hear)
-}
+use crate::support::{Store, four_objects, is_commit, open, settle, start, state};
 
 /// A log with one record on its way.
 async fn one_put(config: Config) -> (Store, Arc<dyn Log>, Arc<Hear>) {
@@ -349,10 +319,6 @@ async fn trimmed_objects_are_deleted_in_batches() {
     );
 }
 
-fn is_commit(path: &Path) -> bool {
-    path.parts().count() == 4
-}
-
 #[tokio::test(start_paused = true)]
 async fn deletes_that_fail_are_tried_again_and_an_append_does_not_wait_for_them() {
     let store = Store::default();
@@ -550,109 +516,6 @@ async fn an_opening_that_the_store_does_not_answer_gives_up_in_time() {
         began.elapsed() <= Duration::from_secs(41),
         "{:?}",
         began.elapsed()
-    );
-}
-
-/// Four objects in the first epoch, and the state that grants the second.
-async fn four_objects() -> (Store, LogState, Vec<Path>) {
-    let (store, mut state) = (Store::default(), state());
-    let (log, hear) = start(store.host(1), Config::default(), &mut state).await;
-    for n in 1..=4 {
-        log.append(&[b"record"]).unwrap();
-        hear.until_durable(n).await;
-    }
-    drop(log);
-    settle().await;
-    state.grant(LogEpoch::new(2));
-    let commits: Vec<_> = store.objects().into_keys().filter(is_commit).collect();
-    assert_eq!(commits.len(), 4);
-    (store, state, commits)
-}
-
-async fn open(store: &Store, state: &LogState) -> Result<Vec<Position>, Error> {
-    let place = ObjectLog::new(store.host(2), "wal", 9).unwrap();
-    let mut replay = place.open(state).await?;
-    let mut positions = Vec::new();
-    while let Some(piece) = replay.next().await? {
-        positions.extend(piece.iter().map(|r| r.position.start));
-    }
-    Ok(positions)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_missing_object_below_one_that_knows_it_was_acknowledged_is_corrupt_and_not_fenced_over()
-{
-    for lost in 0..3 {
-        let (store, state, commits) = four_objects().await;
-        store.damage(|objects| drop(objects.remove(&commits[lost])));
-        for _ in 0..2 {
-            // The second opening finds the same: nothing was put over it.
-            let refused = open(&store, &state).await.err();
-            let expected = Position::new((lost as u64) << 26);
-            assert!(
-                matches!(&refused, Some(Error::Corrupt { position, .. }) if *position == expected),
-                "{lost}: {refused:?}"
-            );
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_missing_object_below_what_the_metadata_knows_is_corrupt() {
-    for lost in 0..4 {
-        let (store, mut state, commits) = four_objects().await;
-        let end = Position::new((3 << 26) + 138);
-        state.trim(Position::default(), end);
-        store.damage(|objects| objects.retain(|path, _| !commits[lost..].contains(path)));
-        let refused = open(&store, &state).await.err();
-        assert!(
-            matches!(refused, Some(Error::Corrupt { .. })),
-            "{lost}: {refused:?}"
-        );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flipped_bit_is_corrupt_and_says_where_and_what_is_trimmed_is_not_looked_at() {
-    for rotten in 0..4 {
-        let (store, state, commits) = four_objects().await;
-        store.damage(|objects| {
-            let object = objects.get_mut(&commits[rotten]).unwrap();
-            let mut bytes = object.to_vec();
-            bytes[130] ^= 4;
-            *object = bytes.into();
-        });
-        let refused = open(&store, &state).await.err();
-        let expected = Position::new((rotten as u64) << 26);
-        assert!(
-            matches!(&refused, Some(Error::Corrupt { position, .. }) if *position == expected),
-            "{rotten}: {refused:?}"
-        );
-        let mut trimmed = state.clone();
-        trimmed.trim(
-            Position::new(((rotten as u64) << 26) + 138),
-            Position::default(),
-        );
-        let back = open(&store, &trimmed).await;
-        match rotten {
-            // The end rests on the last object.
-            3 => assert!(back.is_err()),
-            _ => assert_eq!(back.unwrap().len(), 3 - rotten),
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn objects_that_change_places_are_corrupt() {
-    let (store, state, commits) = four_objects().await;
-    store.damage(|objects| {
-        let other = objects[&commits[2]].clone();
-        objects.insert(commits[1].clone(), other);
-    });
-    let refused = open(&store, &state).await.err();
-    assert!(
-        matches!(refused, Some(Error::Corrupt { .. })),
-        "{refused:?}"
     );
 }
 

@@ -5,8 +5,6 @@
 //! (W2), in order and without gaps (W1), whole (W4), nothing is invented; a crash at every step of the recovery, and a recovery from there, changes
 //! nothing (W8); and a new epoch written after it comes back behind the old records, which stay exactly what they were.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
@@ -17,15 +15,15 @@ use std::{
 use bytes::Bytes;
 use object_store::path::Path;
 use wal::{
-    Backend, Commit, EpochState, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Sink,
+    Backend, Commit, Error, Log, LogEpoch, LogState, Position, Sink,
     object::{Config, ObjectLog},
     testing::{Hear, ModelStore, Objects, Request, StoreStep},
 };
 
-#[path = "support/records.rs"]
-mod records;
-
-use records::{Dice, name_of, payload};
+use crate::{
+    records::{self, Dice, name_of, payload},
+    support::{grant_next, identity, settle, trim_of},
+};
 
 /// A bucket outlives the process: a restart finds what is there.
 type Mark = records::Mark<Infallible>;
@@ -64,38 +62,9 @@ impl Sink for Marker {
     fn room(&self) {}
 }
 
-/// Lets every task do what it can without the store or the clock.
-async fn settle() {
-    for _ in 0..40 {
-        tokio::task::yield_now().await;
-    }
-}
-
-fn identity() -> Identity {
-    Identity {
-        cluster: 1,
-        log: LogUuid::new(0xabc << 64 | 5),
-        node: 3,
-    }
-}
-
 fn backend<M: Send + 'static>(store: &ModelStore<M>, host: u32) -> ObjectLog {
     let log = ObjectLog::new(store.host(host), "wal", u128::from(host) << 32).unwrap();
     log.with_config(config())
-}
-
-/// The next opening is granted its epoch; one that was not started stays listed.
-fn grant(state: &mut LogState) {
-    if state.owed.last().is_none_or(|e| e.epoch < state.epoch) {
-        state.owed.push(EpochState {
-            epoch: state.epoch,
-            trim: Position::default(),
-            durable_end: Position::default(),
-            sealed_end: None,
-            started: false,
-        });
-    }
-    state.grant(LogEpoch::new(state.epoch.get() + 1));
 }
 
 struct Workload {
@@ -220,7 +189,7 @@ impl Workload {
                 _ => {}
             }
         }
-        grant(&mut self.state);
+        grant_next(&mut self.state);
         self.store.mark(Mark::State(self.state.clone()));
     }
 
@@ -267,8 +236,7 @@ impl Known {
     }
 
     fn trim(&self) -> Position {
-        let owed = self.state.iter().flat_map(|state| state.started());
-        owed.map(|e| e.trim).max().unwrap_or_default()
+        self.state.as_ref().map(trim_of).unwrap_or_default()
     }
 
     /// Checks what came back, above the trim: at least what was acknowledged, at most what was appended, without gaps.
@@ -341,7 +309,7 @@ async fn survives(objects: Objects, known: &Known, what: &str) -> usize {
     let mut recoveries = 0;
     let trim = known.trim();
     let mut state = known.state.clone().unwrap();
-    grant(&mut state);
+    grant_next(&mut state);
     let store = ModelStore::holding(objects.clone());
     let first = recover(&store, &mut state, trim).await;
     known.check(&first, what);
@@ -360,7 +328,7 @@ async fn survives(objects: Objects, known: &Known, what: &str) -> usize {
             StoreStep::Mark(state) => knew = Some(state),
         }
         let mut state: LogState = knew.clone().unwrap();
-        grant(&mut state);
+        grant_next(&mut state);
         let begun = state.started().any(|e| e.epoch == own);
         let store = ModelStore::holding(at_crash.clone());
         let mut again = recover(&store, &mut state, trim).await;
@@ -374,7 +342,7 @@ async fn survives(objects: Objects, known: &Known, what: &str) -> usize {
             );
         }
     }
-    grant(&mut state);
+    grant_next(&mut state);
     let mut last = recover(&store, &mut state, trim).await;
     let new: Vec<_> = last
         .split_off(first.len())
