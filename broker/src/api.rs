@@ -21,11 +21,14 @@ use crate::{
 
 mod api_versions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod fetch;
 mod find_coordinator;
+mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 
 pub(crate) use api_versions::unsupported_version;
@@ -93,6 +96,9 @@ pub(crate) async fn begin(
         ApiKey::FindCoordinator => find_coordinator::begin(&node, session, request),
         ApiKey::CreateTopics => create_topics::begin(node, request).await,
         ApiKey::DeleteTopics => delete_topics::begin(node, request).await,
+        ApiKey::DeleteRecords => delete_records::begin(node, request).await,
+        ApiKey::InitProducerId => init_producer_id::begin(node, request),
+        ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::begin(node, request),
         key => Err(Abort::Unserved(key)),
     }
 }

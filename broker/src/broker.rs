@@ -17,7 +17,8 @@ use crate::{
     config::Config, node::Node, retention, server, start_error::StartError, topics::Topics,
 };
 
-/// A broker that serves Produce, Fetch, ListOffsets, Metadata, ApiVersions, CreateTopics and DeleteTopics.
+/// A broker that serves Produce, InitProducerId, Fetch, ListOffsets, OffsetForLeaderEpoch, Metadata, FindCoordinator,
+/// ApiVersions, CreateTopics, DeleteTopics and DeleteRecords.
 ///
 /// Dropping it without [`Broker::stop`] ends it as a crash would: nothing acknowledged is lost.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     budget::Budget,
     config::{Config, split_address},
+    producer_ids::ProducerIds,
     topics::Topics,
 };
 
@@ -14,6 +15,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) producer_ids: ProducerIds,
     pub(crate) cluster_id: String,
 }
 
@@ -23,6 +25,7 @@ impl Node {
             budget: Budget::new(&config.limits),
             cluster_id: topics.engine().cluster().to_string(),
             topics: Arc::new(topics),
+            producer_ids: ProducerIds::default(),
             config,
         }
     }

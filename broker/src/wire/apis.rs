@@ -38,7 +38,7 @@ const fn api(
 }
 
 /// Every API that is served, by key. Versions that address topics by id alone start above these.
-pub(crate) static APIS: [Api; 8] = [
+pub(crate) static APIS: [Api; 11] = [
     Api {
         // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
         advertised: 0..=9,
@@ -51,6 +51,14 @@ pub(crate) static APIS: [Api; 8] = [
     api(ApiKey::ApiVersions, 0..=4, 3, &schema::API_VERSIONS),
     api(ApiKey::CreateTopics, 2..=7, 5, &schema::CREATE_TOPICS),
     api(ApiKey::DeleteTopics, 1..=6, 4, &schema::DELETE_TOPICS),
+    api(ApiKey::DeleteRecords, 0..=2, 2, &schema::DELETE_RECORDS),
+    api(ApiKey::InitProducerId, 0..=5, 2, &schema::INIT_PRODUCER_ID),
+    api(
+        ApiKey::OffsetForLeaderEpoch,
+        2..=4,
+        4,
+        &schema::OFFSET_FOR_LEADER_EPOCH,
+    ),
 ];
 
 /// The row of `key`.

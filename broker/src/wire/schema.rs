@@ -155,3 +155,30 @@ pub(crate) static DELETE_TOPICS: Layout = layout(&[
     within(0, 5, Shape::Each(&Shape::Text)),
     always(INT32),
 ]);
+
+pub(crate) static DELETE_RECORDS: Layout = layout(&[
+    always(Shape::List(&layout(&[
+        always(Shape::Text),
+        always(Shape::List(&layout(&[always(INT32), always(INT64)]))),
+    ]))),
+    always(INT32),
+]);
+
+pub(crate) static INIT_PRODUCER_ID: Layout = layout(&[
+    always(Shape::Text), // transactional id
+    always(INT32),
+    since(3, INT64),
+    since(3, INT16),
+]);
+
+pub(crate) static OFFSET_FOR_LEADER_EPOCH: Layout = layout(&[
+    since(3, INT32),
+    always(Shape::List(&layout(&[
+        always(Shape::Text),
+        always(Shape::List(&layout(&[
+            always(INT32),
+            always(INT32),
+            always(INT32),
+        ]))),
+    ]))),
+]);

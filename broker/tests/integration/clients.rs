@@ -89,6 +89,19 @@ pub(crate) fn producer(
         .unwrap()
 }
 
+/// A producer that sends until it is acknowledged.
+pub(crate) fn idempotent(bootstrap: &str, acks: &Acknowledged) -> ThreadedProducer<Acknowledged> {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "2")
+        .set("message.timeout.ms", "120000")
+        .set("reconnect.backoff.max.ms", "100")
+        .set("queue.buffering.max.messages", "20000")
+        .create_with_context(acks.clone())
+        .unwrap()
+}
+
 /// Sends, waiting for room in the client's own queue.
 pub(crate) fn send(
     producer: &ThreadedProducer<Acknowledged>,

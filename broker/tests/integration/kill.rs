@@ -9,7 +9,7 @@ use std::{
 use rdkafka::producer::{Producer, PurgeConfig};
 
 use super::{
-    clients::{Acknowledged, create_topic, producer, read_all, send},
+    clients::{Acknowledged, create_topic, idempotent, producer, read_all, send},
     program::{Places, Program},
     support::Rng,
 };
@@ -171,4 +171,39 @@ fn after_a_clean_stop_the_bucket_alone_serves_everything() {
     let found = read_all(&program.address.to_string(), "t", PARTITIONS);
     assert_eq!(found, expected);
     program.stop();
+}
+
+/// What is not acknowledged is sent again, to a broker that may have it: it is written once all the same, and in order.
+#[test]
+fn an_idempotent_producer_writes_every_record_once_over_five_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::under(dir.path());
+    let mut program = Program::start(&places, &[]);
+    let bootstrap = program.address.to_string();
+    create_topic(&bootstrap, "t", PARTITIONS);
+    let acks = Acknowledged::default();
+    let producer = idempotent(&bootstrap, &acks);
+    let mut rng = Rng::new(4);
+    let mut sent = vec![Vec::new(); PARTITIONS as usize];
+    for kills in 0..=5 {
+        let until = Instant::now() + Duration::from_millis(200 + rng.below(500));
+        while Instant::now() < until {
+            let partition = rng.below(PARTITIONS as u64) as usize;
+            let value = format!("{partition}/{}", sent[partition].len());
+            send(&producer, "t", partition as i32, value.as_bytes()).unwrap();
+            sent[partition].push(value.into_bytes());
+        }
+        if kills < 5 {
+            program.kill();
+            program = Program::start(&places, &["--listen", &bootstrap]);
+        }
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(acks.failed(), 0);
+    let found = read_all(&bootstrap, "t", PARTITIONS);
+    for (partition, sent) in (0..).zip(sent) {
+        let written = found.range((partition, 0)..(partition + 1, 0));
+        let written: Vec<_> = written.map(|(_, value)| value.clone()).collect();
+        assert!(written == sent, "partition {partition}");
+    }
 }

@@ -8,6 +8,7 @@
     reason = "real sockets, processes and clients, in real time"
 )]
 
+mod admin;
 mod clients;
 mod fetch;
 mod kcat;

@@ -3,14 +3,17 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
-        FetchRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-        TopicName, TransactionalId,
+        ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteRecordsRequest,
+        DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        ProducerId, TopicName, TransactionalId,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
+        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{Decodable, Encodable, StrBytes},
@@ -148,6 +151,34 @@ fn find_coordinator(version: i16) -> Bytes {
     encoded(&request, version)
 }
 
+fn delete_records(version: i16) -> Bytes {
+    let request = DeleteRecordsRequest::default().with_topics(vec![
+        DeleteRecordsTopic::default()
+            .with_name(name("one"))
+            .with_partitions(vec![DeleteRecordsPartition::default().with_offset(7); 2]),
+    ]);
+    encoded(&request, version)
+}
+
+fn init_producer_id(version: i16) -> Bytes {
+    let mut request =
+        InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("t"))));
+    if version >= 3 {
+        request.producer_id = ProducerId(7);
+        request.producer_epoch = 1;
+    }
+    encoded(&request, version)
+}
+
+fn offset_for_leader_epoch(version: i16) -> Bytes {
+    let request = OffsetForLeaderEpochRequest::default().with_topics(vec![
+        OffsetForLeaderTopic::default()
+            .with_topic(name("one"))
+            .with_partitions(vec![OffsetForLeaderPartition::default(); 2]),
+    ]);
+    encoded(&request, version)
+}
+
 /// A request of `api` in which every field that the version has is filled.
 fn filled(api: &Api, version: i16) -> Bytes {
     match api.key {
@@ -159,6 +190,9 @@ fn filled(api: &Api, version: i16) -> Bytes {
         ApiKey::FindCoordinator => find_coordinator(version),
         ApiKey::CreateTopics => create_topics(version),
         ApiKey::DeleteTopics => delete_topics(version),
+        ApiKey::DeleteRecords => delete_records(version),
+        ApiKey::InitProducerId => init_producer_id(version),
+        ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch(version),
         other => panic!("add {other:?} here: the guard is only as good as this list"),
     }
 }
@@ -174,6 +208,11 @@ fn decode(api: &Api, version: i16, mut body: Bytes) -> Result<usize, String> {
         ApiKey::FindCoordinator => FindCoordinatorRequest::decode(&mut body, version).map(drop),
         ApiKey::CreateTopics => CreateTopicsRequest::decode(&mut body, version).map(drop),
         ApiKey::DeleteTopics => DeleteTopicsRequest::decode(&mut body, version).map(drop),
+        ApiKey::DeleteRecords => DeleteRecordsRequest::decode(&mut body, version).map(drop),
+        ApiKey::InitProducerId => InitProducerIdRequest::decode(&mut body, version).map(drop),
+        ApiKey::OffsetForLeaderEpoch => {
+            OffsetForLeaderEpochRequest::decode(&mut body, version).map(drop)
+        }
         other => panic!("add {other:?} here"),
     };
     result.map(|()| body.len()).map_err(|e| e.to_string())
@@ -289,6 +328,10 @@ fn an_element_costs_no_more_than_it_is_charged() {
     assert!(size_of::<ListOffsetsPartition>() <= ELEMENT_BYTES);
     assert!(size_of::<CreatableTopic>() <= ELEMENT_BYTES);
     assert!(size_of::<DeleteTopicState>() <= ELEMENT_BYTES);
+    assert!(size_of::<DeleteRecordsTopic>() <= ELEMENT_BYTES);
+    assert!(size_of::<DeleteRecordsPartition>() <= ELEMENT_BYTES);
+    assert!(size_of::<OffsetForLeaderTopic>() <= ELEMENT_BYTES);
+    assert!(size_of::<OffsetForLeaderPartition>() <= ELEMENT_BYTES);
 }
 
 proptest! {
