@@ -177,6 +177,19 @@ impl Stream {
         Confirmed::new(self.progress.clone(), offset).await
     }
 
+    /// `confirm` as it is in an epoch, or was when that ended; `None` if that is too long ago.
+    pub(crate) fn confirm_in(&self, epoch: StreamEpoch) -> Option<u64> {
+        self.progress.confirm_in(epoch)
+    }
+
+    /// Waits until everything that was appended before the call is durable.
+    ///
+    /// # Errors
+    /// The epoch that it was appended in is over, and some of it may be lost.
+    pub(crate) async fn drained(&self) -> Result<()> {
+        self.progress.drained().await
+    }
+
     /// `confirm`, after making sure that this node still owns the stream (S8). Costs a request at most once per
     /// [`staleness_ms`](crate::Config::staleness_ms), and none when it is not called.
     ///

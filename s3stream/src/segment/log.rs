@@ -10,6 +10,7 @@
 //! The owner may keep a state of its own with the list: it gives changes, and the whole of it for a checkpoint, and gets
 //! back what the newest checkpoint had and the changes since. The log holds none of it while it is open.
 
+mod bounds;
 mod checkpoint;
 mod open;
 mod read;
@@ -24,23 +25,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use bounds::LogBounds;
 pub use read::{FetchedLog, LogRecord};
 
 use super::Segment;
 use super::edit::{self, Edit};
 use super::list::SegmentList;
 use crate::{Append, Error, Result, Stream, StreamEpoch, StreamId};
-
-/// Where a segment log is: `start <= confirm <= next`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LogBounds {
-    /// The first offset that can be read.
-    pub start: u64,
-    /// One past the last offset that is durable and readable.
-    pub confirm: u64,
-    /// The offset that the next append will get.
-    pub next: u64,
-}
+use checkpoint::META_RECORDS_KEPT;
 
 /// A log of segments; see the module.
 pub struct SegmentLog {
@@ -50,6 +42,8 @@ pub struct SegmentLog {
     state: Mutex<State>,
     /// Edits that take effect when durable are made one at a time.
     exclusive: tokio::sync::Mutex<()>,
+    /// Told when `confirm` moves although the data stream does not.
+    moved: tokio::sync::Notify,
 }
 
 struct State {
@@ -70,6 +64,10 @@ struct State {
     owner_state_bytes: usize,
     /// Where the last durable checkpoint begins in the meta stream.
     checkpoint: Option<u64>,
+    /// Beginning and end of a later one, which is on its way to being durable.
+    next_checkpoint: Option<Range<u64>>,
+    /// Where the log was when that was last looked at.
+    last: LogBounds,
     stopped: Option<Error>,
 }
 
@@ -86,17 +84,6 @@ impl SegmentLog {
         open::check_slices(&state.list, &stream)?;
         state.others.insert(stream.id(), stream);
         Ok(())
-    }
-
-    /// Where the log is, at one moment.
-    pub fn bounds(&self) -> LogBounds {
-        let state = self.settled();
-        let confirm = self.confirm_of(&state);
-        LogBounds {
-            start: state.list.start(),
-            confirm,
-            next: self.next_of(&state.list).max(confirm),
-        }
     }
 
     /// The segments, oldest first; the last may be active.
@@ -259,10 +246,13 @@ impl SegmentLog {
             };
             (durable, before)
         };
-        if let Some(durable) = durable {
-            self.kept(durable).await?;
+        match durable {
+            Some(durable) => self.kept(durable).await?,
+            // The start may be there by an edit whose caller went away: it is kept when that is.
+            None => self.meta_kept().await?,
         }
-        self.trim_streams(before).await
+        self.trim_streams(before).await?;
+        self.trim_meta(META_RECORDS_KEPT).await
     }
 
     fn begin_edit(&self, base: u64) -> Edit {
@@ -316,65 +306,6 @@ impl SegmentLog {
             return Some(self.data.clone());
         }
         state.others.get(&id).cloned()
-    }
-
-    fn next_of(&self, list: &SegmentList) -> u64 {
-        match list.active_slice() {
-            Some(slice) => slice.log_offset(self.data.next().max(slice.start)),
-            None => list.sealed_end(),
-        }
-    }
-
-    fn confirm_of(&self, state: &State) -> u64 {
-        let list = &state.list;
-        let confirm = self.data.confirm();
-        // From the end: the newest slice that begins at or below what is durable.
-        let newest = list
-            .segments()
-            .iter()
-            .rev()
-            .flat_map(|segment| segment.slices.iter().rev())
-            .find(|slice| slice.stream == self.data.id() && slice.start <= confirm);
-        let durable = match newest {
-            Some(slice) => slice.log_offset(confirm.min(slice.end.unwrap_or(confirm))),
-            None => list.start(),
-        };
-        durable.max(list.start()).max(state.confirm_floor)
-    }
-
-    fn usable(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
-        let state = self.settled();
-        match &state.stopped {
-            Some(error) => Err(error.clone()),
-            None => Ok(state),
-        }
-    }
-
-    /// The state with every durable edit in effect.
-    fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
-        let mut state = self.state.lock();
-        // In this order: a confirm that belongs to a later epoch is told by the epoch.
-        let confirm = self.meta.confirm();
-        if self.meta.epoch() != self.epoch || self.data.epoch() != self.epoch {
-            let error = Error::unavailable("the log below was reopened")
-                .with("epoch", self.epoch)
-                .with("now", self.meta.epoch());
-            state.stop(error);
-            return state;
-        }
-        while state
-            .pending
-            .front()
-            .is_some_and(|(end, _)| *end <= confirm)
-        {
-            let Some((_, edits)) = state.pending.pop_front() else {
-                break;
-            };
-            for edit in &edits {
-                state.take_effect(edit);
-            }
-        }
-        state
     }
 }
 

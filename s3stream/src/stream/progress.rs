@@ -209,6 +209,16 @@ impl Progress {
         self.state.lock().epoch
     }
 
+    /// `confirm` of an epoch, or what it was when the epoch ended, as long as that is remembered.
+    pub(crate) fn confirm_in(&self, epoch: StreamEpoch) -> Option<u64> {
+        let state = self.state.lock();
+        if epoch == state.epoch {
+            return Some(state.confirm);
+        }
+        let ended = state.ended.iter().find(|ended| ended.epoch == epoch)?;
+        Some(ended.acknowledged)
+    }
+
     /// Refuses appends from now on with `error`; those in the log go on.
     pub(crate) fn drain(&self, error: Error) {
         let mut state = self.state.lock();

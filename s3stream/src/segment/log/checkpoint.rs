@@ -19,6 +19,8 @@ const CHECKPOINT_PART_BYTES: usize = 128 * 1024;
 /// more: its cost per edit is then bounded however much there is.
 const CHECKPOINT_EDITS_MIN: u64 = 64;
 const OWNER_BYTES_PER_EDIT: usize = 1024;
+/// So many records before the last checkpoint stay until [`SegmentLog::maintain`] comes: trimming costs a commit.
+pub(super) const META_RECORDS_KEPT: u64 = 64;
 
 impl SegmentLog {
     /// Writes the whole list when many edits have gathered and trims the edits before it. Call it now and then.
@@ -30,24 +32,43 @@ impl SegmentLog {
     /// As [`Stream::append`](crate::Stream::append) and [`Stream::trim`](crate::Stream::trim); nothing is lost, call again.
     pub async fn maintain<G>(&self, state: impl FnOnce() -> (G, Bytes)) -> Result<()> {
         let _exclusive = self.exclusive.lock().await;
-        let (first, last) = if self.is_checkpoint_due()? {
+        if self.is_checkpoint_due()? {
+            self.write_checkpoint(state).await?;
+        }
+        self.trim_meta(1).await
+    }
+
+    /// As [`Self::maintain`], however few edits there were: opening the log reads this and what comes after.
+    ///
+    /// # Errors
+    /// As [`Self::maintain`].
+    pub async fn checkpoint<G>(&self, state: impl FnOnce() -> (G, Bytes)) -> Result<()> {
+        let _exclusive = self.exclusive.lock().await;
+        self.write_checkpoint(state).await?;
+        self.trim_meta(1).await
+    }
+
+    async fn write_checkpoint<G>(&self, state: impl FnOnce() -> (G, Bytes)) -> Result<()> {
+        let last = {
             // The owner's lock before this one, as for its appends.
             let (_held, owner_state) = state();
             let mut state = self.usable()?;
             // What is queued but not in effect comes before the checkpoint in the stream, so it must be in it.
             let list = state.list_to_come()?;
-            self.checkpoint(&mut state, &list, &owner_state)?
-        } else {
-            match self.usable()?.checkpoint {
-                Some(first) if first > self.meta.start() => (first, None),
-                _ => return Ok(()),
-            }
+            self.queue_checkpoint(&mut state, &list, &owner_state)?
         };
-        if let Some(last) = last {
-            self.kept(last).await?;
-            self.state.lock().checkpoint = Some(first);
+        self.kept(last).await
+    }
+
+    /// Trims what comes before the last durable checkpoint, if that is so many records.
+    pub(super) async fn trim_meta(&self, records: u64) -> Result<()> {
+        let checkpoint = self.usable()?.checkpoint;
+        match checkpoint {
+            Some(first) if first >= self.meta.start().saturating_add(records) => {
+                self.meta.trim(..first).await
+            }
+            _ => Ok(()),
         }
-        self.meta.trim(..first).await
     }
 
     /// Cuts the log, and begins a new segment where it goes on. It is in effect when this returns, and kept when the future
@@ -80,11 +101,14 @@ impl SegmentLog {
         if let Some(note) = &truncation.note {
             list.apply(&Edit::Annotate { note: note.clone() })?;
         }
-        let (_, last) = self.checkpoint(&mut state, &list, &truncation.state)?;
+        let last = self.queue_checkpoint(&mut state, &list, &truncation.state)?;
         state.list = list;
         // Nothing was in flight, so all that is left is durable.
         state.confirm_floor = end;
-        last.ok_or_else(|| Error::internal("a checkpoint without a part"))
+        drop(state);
+        // The end may have moved up, and no append tells.
+        self.moved.notify_waiters();
+        Ok(last)
     }
 
     fn is_checkpoint_due(&self) -> Result<bool> {
@@ -94,13 +118,13 @@ impl SegmentLog {
         Ok(state.edits >= CHECKPOINT_EDITS_MIN.max(due as u64))
     }
 
-    /// Queues owner's state and list in parts; gives the meta offset of the first and the append of the last.
-    fn checkpoint(
+    /// Queues owner's state and list in parts; gives the append of the last.
+    fn queue_checkpoint(
         &self,
         state: &mut State,
         list: &SegmentList,
         owner_state: &[u8],
-    ) -> Result<(u64, Option<Append>)> {
+    ) -> Result<Append> {
         let mut bytes = Vec::new();
         put_bytes(&mut bytes, owner_state);
         bytes.put_slice(&list.encode());
@@ -115,9 +139,12 @@ impl SegmentLog {
             first.get_or_insert(append.offsets().start);
             last = Some(append);
         }
+        let (Some(first), Some(last)) = (first, last) else {
+            return Err(Error::internal("a checkpoint without a part"));
+        };
         state.edits = 0;
         state.owner_state_bytes = owner_state.len();
-        let first = first.expect("the encoded list is never empty");
-        Ok((first, last))
+        state.next_checkpoint = Some(first..last.offsets().end);
+        Ok(last)
     }
 }

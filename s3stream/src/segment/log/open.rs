@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{SegmentLog, State};
+use super::{LogBounds, SegmentLog, State};
 use crate::segment::edit;
 use crate::segment::list::{Replay, SegmentList};
 use crate::{Error, Result, Stream};
@@ -43,14 +43,22 @@ impl SegmentLog {
                 owner_state_bytes: owner_state.iter().map(Bytes::len).sum(),
                 owner_state,
                 checkpoint: None,
+                next_checkpoint: None,
+                last: LogBounds::default(),
                 stopped: None,
             }),
             exclusive: tokio::sync::Mutex::new(()),
+            moved: tokio::sync::Notify::new(),
         };
         {
             // Nothing is in flight, so all of it is durable.
             let mut state = log.usable()?;
             state.confirm_floor = log.next_of(&state.list);
+            state.last = LogBounds {
+                start: state.list.start(),
+                confirm: state.confirm_floor,
+                next: state.confirm_floor,
+            };
         }
         Ok(log)
     }

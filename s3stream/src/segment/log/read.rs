@@ -1,7 +1,7 @@
 //! Reading a segment log: a log offset is mapped to the stream of its slice, and the records back.
 //!
 //! One fetch reads one slice; a reader goes on where it ended. Nothing at or past `confirm` is read (S3). A read that a
-//! replacement overtakes is made again in what took the place of its slice.
+//! trim, a replacement or a cut overtakes is made again in what took the place of its slice.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use crate::segment::Slice;
 use crate::segment::list::SegmentList;
 use crate::{Error, ErrorKind, Result, Stream};
 
-/// How often a read is made again because its slice was replaced meanwhile. Each is a compaction that was faster.
-const OVERTAKEN_MAX: u32 = 8;
+/// How often one fetch looks again because the list of segments changed under it.
+const OVERTAKEN_MAX: usize = 16;
 
 /// A record of a segment log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +30,7 @@ pub struct FetchedLog {
     /// Whole records in offset order; the first holds the offset asked for or is the next there is. They are
     /// contiguous. Empty at `confirm`.
     pub records: Vec<LogRecord>,
-    /// The end of what is durable, when the fetch began.
+    /// The end of what is durable, when the slice that was read was looked up.
     pub confirm: u64,
 }
 
@@ -65,12 +65,12 @@ impl SegmentLog {
     ) -> Result<FetchedLog> {
         let mut at = from;
         let mut overtaken = 0;
-        let confirm = self.usable().map(|state| self.confirm_of(&state))?;
         loop {
-            let (slice, stream) = {
+            let (slice, stream, confirm) = {
                 let state = self.usable()?;
-                if at < lowest(&state.list) || at > confirm {
-                    return Err(out_of_range(from, lowest(&state.list), confirm));
+                let (lowest, confirm) = (lowest(&state.list), self.confirm_of(&state));
+                if from < lowest || at > confirm {
+                    return Err(out_of_range(from, lowest, confirm));
                 }
                 let slice = state.list.slice_at(at).cloned();
                 let Some(slice) = slice.filter(|slice| at < confirm && slice.base < confirm) else {
@@ -83,7 +83,7 @@ impl SegmentLog {
                     Error::invalid("a slice of a stream that is not attached")
                         .with("stream", slice.stream)
                 })?;
-                (slice, stream)
+                (slice, stream, confirm)
             };
             match read_slice(&slice, &stream, at, bytes_max).await {
                 Ok(records) if records.is_empty() => {
@@ -92,51 +92,19 @@ impl SegmentLog {
                         Error::corrupt("no record where a slice has one").with("offset", at)
                     })?;
                 }
-                Ok(records) => return Ok(FetchedLog { records, confirm }),
-                Err(error) if error.kind() == ErrorKind::OutOfRange => {
-                    let state = self.usable()?;
-                    // A trim may have overtaken the read; then the offset is out of range here too.
-                    let lowest = lowest(&state.list);
-                    if from < lowest {
-                        return Err(out_of_range(from, lowest, confirm));
-                    }
-                    if overtaken == OVERTAKEN_MAX || state.list.slice_at(at) == Some(&slice) {
-                        return Err(error);
-                    }
+                Ok(records) => {
+                    // What was read is this log's only if nobody else had the streams meanwhile.
+                    drop(self.usable()?);
+                    return Ok(FetchedLog { records, confirm });
+                }
+                // A trim, a replacement or a cut has overtaken the read: what is there now is looked at again.
+                Err(error)
+                    if error.kind() == ErrorKind::OutOfRange && overtaken < OVERTAKEN_MAX =>
+                {
                     overtaken += 1;
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Waits until `confirm` is beyond `offset`, and returns it.
-    ///
-    /// # Errors
-    /// `Closed`, `Fenced`, `NotFound` when the stream is over. When the log below is reopened this may wait until
-    /// something is appended; [`Self::stopped`] tells.
-    pub async fn wait_confirm(&self, offset: u64) -> Result<u64> {
-        loop {
-            let (confirm, waiting_for) = {
-                let state = self.usable()?;
-                (self.confirm_of(&state), self.data.confirm())
-            };
-            if confirm > offset {
-                return Ok(confirm);
-            }
-            self.data.wait_confirm(waiting_for).await?;
-        }
-    }
-
-    /// Waits until everything that was appended before the call is durable.
-    ///
-    /// # Errors
-    /// As [`Self::wait_confirm`].
-    pub async fn flushed(&self) -> Result<()> {
-        let next = self.usable().map(|_state| self.data.next())?;
-        match next.checked_sub(1) {
-            Some(last) => self.data.wait_confirm(last).await.map(drop),
-            None => Ok(()),
         }
     }
 }

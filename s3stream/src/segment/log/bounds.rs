@@ -1,0 +1,161 @@
+//! Where a segment log is, and waiting for it to move on.
+//!
+//! `start <= confirm <= next`. A log that has stopped is for ever where it last was: what the streams say then may be
+//! of another, who goes on from there.
+
+use super::{SegmentLog, State};
+use crate::segment::list::SegmentList;
+use crate::{Error, Result};
+
+/// Where a segment log is: `start <= confirm <= next`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogBounds {
+    /// The first offset that can be read.
+    pub start: u64,
+    /// One past the last offset that is durable and readable.
+    pub confirm: u64,
+    /// The offset that the next append will get.
+    pub next: u64,
+}
+
+impl SegmentLog {
+    /// Where the log is, at one moment; of one that has stopped, where it was.
+    pub fn bounds(&self) -> LogBounds {
+        let mut state = self.settled();
+        let Some(data) = self.data.confirm_in(self.epoch) else {
+            return state.last;
+        };
+        let confirm = self.confirm_at(&state, data);
+        let next = self.next_of(&state.list).max(confirm);
+        // Looked at last: what belongs to a later epoch is told by the epoch.
+        let is_open = state.stopped.is_none() && self.data.epoch() == self.epoch;
+        state.last = LogBounds {
+            start: state.list.start(),
+            confirm,
+            // What was not durable when the log stopped is not the log's.
+            next: if is_open { next } else { confirm },
+        };
+        state.last
+    }
+
+    /// Waits until `confirm` is beyond `offset`, and returns it.
+    ///
+    /// # Errors
+    /// `Closed`, `Fenced`, `NotFound` when the stream is over. When the log below is reopened this may wait until
+    /// something is appended; [`Self::stopped`] tells.
+    pub async fn wait_confirm(&self, offset: u64) -> Result<u64> {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // From here on a move is not missed.
+            moved.as_mut().enable();
+            let data = self.data.confirm();
+            let (confirm, edit) = {
+                let state = self.usable()?;
+                let edit = state.pending.front().map(|(end, _)| end.saturating_sub(1));
+                (self.confirm_of(&state), edit)
+            };
+            if confirm > offset {
+                return Ok(confirm);
+            }
+            tokio::select! {
+                biased;
+                waited = self.data.wait_confirm(data) => { waited?; }
+                waited = self.meta.wait_confirm(edit.unwrap_or(0)), if edit.is_some() => { waited?; }
+                () = moved => {}
+            }
+        }
+    }
+
+    /// Waits until everything that was appended or changed before the call is durable.
+    ///
+    /// # Errors
+    /// As [`Append`](crate::Append): some of it may be lost.
+    pub async fn flushed(&self) -> Result<()> {
+        drop(self.usable()?);
+        self.data.drained().await?;
+        self.meta_kept().await
+    }
+
+    /// Waits until every edit that was queued is durable.
+    pub(super) async fn meta_kept(&self) -> Result<()> {
+        self.meta.drained().await?;
+        // What was drained may be of a later epoch.
+        self.usable().map(drop)
+    }
+
+    pub(super) fn next_of(&self, list: &SegmentList) -> u64 {
+        match list.active_slice() {
+            Some(slice) => slice.log_offset(self.data.next().max(slice.start)),
+            None => list.sealed_end(),
+        }
+    }
+
+    pub(super) fn confirm_of(&self, state: &State) -> u64 {
+        self.confirm_at(state, self.data.confirm())
+    }
+
+    /// `confirm`, if the data stream is durable up to this.
+    fn confirm_at(&self, state: &State, confirm: u64) -> u64 {
+        let list = &state.list;
+        // From the end: the newest slice that begins at or below what is durable.
+        let newest = list
+            .segments()
+            .iter()
+            .rev()
+            .flat_map(|segment| segment.slices.iter().rev())
+            .find(|slice| slice.stream == self.data.id() && slice.start <= confirm);
+        let durable = match newest {
+            Some(slice) => slice.log_offset(confirm.min(slice.end.unwrap_or(confirm))),
+            None => list.start(),
+        };
+        durable.max(list.start()).max(state.confirm_floor)
+    }
+
+    /// The state, unless the log has stopped.
+    pub(super) fn usable(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.settled();
+        match &state.stopped {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        self.meta.epoch() == self.epoch && self.data.epoch() == self.epoch
+    }
+
+    /// The state with every durable edit in effect.
+    pub(super) fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        // In this order: a confirm that belongs to a later epoch is told by the epoch.
+        let confirm = self.meta.confirm();
+        if !self.is_current() {
+            let error = Error::unavailable("the log below was reopened")
+                .with("epoch", self.epoch)
+                .with("now", self.meta.epoch());
+            state.stop(error);
+            return state;
+        }
+        state.settle(confirm);
+        state
+    }
+}
+
+impl State {
+    /// The meta stream is durable up to `confirm`.
+    fn settle(&mut self, confirm: u64) {
+        let written = self.next_checkpoint.take_if(|next| next.end <= confirm);
+        if let Some(checkpoint) = written {
+            self.checkpoint = Some(checkpoint.start);
+        }
+        while self.pending.front().is_some_and(|(end, _)| *end <= confirm) {
+            let Some((_, edits)) = self.pending.pop_front() else {
+                break;
+            };
+            for edit in &edits {
+                self.take_effect(edit);
+            }
+        }
+    }
+}
