@@ -150,9 +150,8 @@ impl KafkaLog {
         let noted = {
             let mut state = self.shared.state.lock();
             match &state.life {
-                Life::Open => {}
-                Life::Closed => return Ok(()),
-                _ => return Err(state.life.error()),
+                Life::Open | Life::Closed => {}
+                Life::Deleted | Life::Stopped(_) => return Err(state.life.error()),
             }
             let summary = state.active.clone();
             let change = state.producers.encode_changed();
@@ -160,8 +159,9 @@ impl KafkaLog {
             let quiet = summary.bytes == state.noted_bytes
                 && change.is_none()
                 && bounds.confirm == bounds.next;
+            let first = !matches!(state.life, Life::Closed);
             state.life = Life::Closed;
-            if quiet {
+            if quiet || !first {
                 None
             } else {
                 // Queued after every append, so it is durable only when they are.
@@ -169,20 +169,13 @@ impl KafkaLog {
                 Some(self.shared.log.annotate(note, change))
             }
         };
-        match noted {
-            None => Ok(()),
-            Some(Ok(append)) => match append.await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(self.failed(error)),
-            },
-            // No room for the note is no reason to fail: opening then reads a little data.
-            Some(Err(_)) => self
-                .shared
-                .log
-                .flushed()
-                .await
-                .map_err(|error| self.failed(error)),
-        }
+        // No room for the note is no reason to fail: opening then reads a little data.
+        let outcome = match noted {
+            Some(Ok(append)) => append.await.map(drop),
+            // A cut or a close whose caller went away may be in flight.
+            Some(Err(_)) | None => self.shared.log.flushed().await,
+        };
+        outcome.map_err(|error| self.failed(error))
     }
 
     /// From now on every call answers `Deleted`. Destroying the streams is the owner's.
@@ -219,6 +212,9 @@ impl KafkaLog {
     }
 
     fn check_readable(&self) -> Result<(), LogError> {
+        if let Some(error) = self.shared.log.stopped() {
+            return Err(self.failed(error));
+        }
         let state = self.shared.state.lock();
         match &state.life {
             Life::Open | Life::Closed => Ok(()),

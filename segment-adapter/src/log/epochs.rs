@@ -48,6 +48,8 @@ impl KafkaLog {
         self.check_readable()?;
         let current = self.shared.data.latest().await;
         current.map_err(|error| self.failed(error))?;
+        // Or of another instance here, if the log below was reopened.
+        self.check_readable()?;
         let hw = self.offsets().hw;
         let mut end = self.known_epochs().end_offset(epoch, hw);
         end.end_offset = end.end_offset.min(hw);

@@ -19,7 +19,7 @@ impl KafkaLog {
     /// May return less than there is; read on from where it ended.
     ///
     /// # Errors
-    /// `OffsetOutOfRange`: `start` is below the log start or past the log end. `Storage`: try again.
+    /// `OffsetOutOfRange`: `start` is below the log start or past the log end. `Storage`, `Busy`: try again.
     pub async fn read(
         &self,
         start: i64,
@@ -28,52 +28,57 @@ impl KafkaLog {
         isolation: Isolation,
     ) -> Result<FetchData, LogError> {
         self.check_readable()?;
-        let (offsets, truncations) = {
-            let mut state = self.shared.state.lock();
-            (self.offsets_in(&mut state), state.truncations)
-        };
-        if start < offsets.log_start || start > offsets.leo {
-            return Err(out_of_range(start, offsets));
+        for _ in 0..CUTS_MAX {
+            let (offsets, truncations) = {
+                let mut state = self.shared.state.lock();
+                (self.offsets_in(&mut state), state.truncations)
+            };
+            if start < offsets.log_start || start > offsets.leo {
+                return Err(out_of_range(start, offsets));
+            }
+            let bound = offsets.bound(isolation);
+            let mut found = Found::default();
+            if start < bound && (max_bytes > 0 || min_one) {
+                let fetched = self.shared.log.fetch(start as u64, max_bytes).await;
+                let fetched = fetched.map_err(|error| self.read_failed(error, start))?;
+                found = within(fetched.records, bound as u64, max_bytes, min_one);
+            }
+            if let Some(aborted) = self.aborted_for(isolation, start, found.end, truncations)? {
+                return Ok(FetchData {
+                    records: found.records,
+                    offsets,
+                    aborted: aborted.transactions,
+                });
+            }
         }
-        let bound = offsets.bound(isolation);
-        let mut found = Found::default();
-        if start < bound && (max_bytes > 0 || min_one) {
-            let fetched = self.shared.log.fetch(start as u64, max_bytes).await;
-            let fetched = fetched.map_err(|error| self.read_failed(error, start))?;
-            found = within(fetched.records, bound as u64, max_bytes, min_one);
+        Err(LogError::Busy("the log is cut again and again".into()))
+    }
+
+    /// The aborted transactions that a reader of `start..end` needs, if it needs any; `None` if the log was cut meanwhile,
+    /// and what was read is of no use. What is below the log start is forgotten, so it is asked after the read, and once
+    /// the log start has passed `start` the answer would not be whole.
+    fn aborted_for(
+        &self,
+        isolation: Isolation,
+        start: i64,
+        end: u64,
+        truncations: u64,
+    ) -> Result<Option<Told>, LogError> {
+        let mut state = self.shared.state.lock();
+        if state.truncations != truncations {
+            return Ok(None);
         }
-        let aborted = match isolation {
+        let transactions = match isolation {
             Isolation::TxnCommitted => {
-                let aborted = self.aborted_within(start, found.end as i64, truncations)?;
-                Some(aborted)
+                let offsets = self.offsets_in(&mut state);
+                if start < offsets.log_start {
+                    return Err(out_of_range(start, offsets));
+                }
+                Some(state.producers.aborted_within(start, end as i64))
             }
             Isolation::LogEnd | Isolation::HighWatermark => None,
         };
-        Ok(FetchData {
-            records: found.records,
-            offsets,
-            aborted,
-        })
-    }
-
-    /// The aborted transactions that a reader of `start..end` needs. What is below the log start is forgotten, so it is
-    /// asked after the read, and once the log start has passed `start` the answer would not be whole. Nor would it be if the
-    /// log was cut meanwhile.
-    fn aborted_within(
-        &self,
-        start: i64,
-        end: i64,
-        truncations: u64,
-    ) -> Result<Vec<AbortedTxn>, LogError> {
-        let mut state = self.shared.state.lock();
-        let offsets = self.offsets_in(&mut state);
-        if state.truncations != truncations {
-            return Err(LogError::Busy("the log was cut during the read".into()));
-        }
-        if start < offsets.log_start {
-            return Err(out_of_range(start, offsets));
-        }
-        Ok(state.producers.aborted_within(start, end))
+        Ok(Some(Told { transactions }))
     }
 
     /// Waits until the high watermark is beyond `offset`, and tells where the log is then. No polling.
@@ -117,14 +122,23 @@ impl KafkaLog {
         }
     }
 
-    /// The error of a read: below the log start if retention overtook it.
-    pub(super) fn read_failed(&self, error: s3stream::Error, start: i64) -> LogError {
+    /// The error of a read: out of range if retention or a cut overtook it.
+    fn read_failed(&self, error: s3stream::Error, start: i64) -> LogError {
         let offsets = self.offsets();
-        if error.kind() == ErrorKind::OutOfRange && start < offsets.log_start {
+        let inside = (offsets.log_start..=offsets.leo).contains(&start);
+        if error.kind() == ErrorKind::OutOfRange && !inside {
             return out_of_range(start, offsets);
         }
         self.failed(error)
     }
+}
+
+/// How often one read begins anew because the log was cut under it.
+const CUTS_MAX: usize = 16;
+
+/// What a reader is told of aborted transactions; nothing, unless it reads what is committed.
+struct Told {
+    transactions: Option<Vec<AbortedTxn>>,
 }
 
 /// Batches, and one past the last offset of the last.

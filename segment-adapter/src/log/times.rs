@@ -5,6 +5,8 @@
 
 use std::ops::ControlFlow;
 
+use s3stream::ErrorKind;
+
 use super::KafkaLog;
 use super::read::whole_batch;
 use crate::batch::Batch;
@@ -14,6 +16,9 @@ use crate::summary::Sealed;
 
 /// Bytes of data read at once.
 const SCAN_BYTES: usize = 1 << 20;
+
+/// How often one search goes on after retention or a cut overtook it.
+const OVERTAKEN_MAX: usize = 16;
 
 /// A part of the log and the time that is looked for in it.
 #[derive(Clone, Copy)]
@@ -56,6 +61,8 @@ impl KafkaLog {
     async fn latest(&self, isolation: Isolation) -> Result<TimestampOffset, LogError> {
         let current = self.shared.data.latest().await;
         current.map_err(|error| self.failed(error))?;
+        // Or of another instance here, if the log below was reopened.
+        self.check_readable()?;
         Ok(TimestampOffset {
             offset: self.offsets().bound(isolation),
             timestamp: -1,
@@ -117,6 +124,7 @@ impl KafkaLog {
     async fn search(&self, search: Search) -> Result<Option<TimestampOffset>, LogError> {
         let decompressed_bytes_max = self.config().decompressed_bytes_max;
         let mut at = search.from;
+        let mut overtaken = 0;
         loop {
             let offsets = self.offsets();
             let bound = offsets.bound(search.isolation);
@@ -127,8 +135,13 @@ impl KafkaLog {
             let fetched = self.shared.log.fetch(at as u64, SCAN_BYTES).await;
             let fetched = match fetched {
                 Ok(fetched) => fetched,
-                // Retention overtook the scan: go on above it.
-                Err(_) if self.offsets().log_start > at => continue,
+                // Retention or a cut overtook the scan: what is left of it is looked at again.
+                Err(error)
+                    if error.kind() == ErrorKind::OutOfRange && overtaken < OVERTAKEN_MAX =>
+                {
+                    overtaken += 1;
+                    continue;
+                }
                 Err(error) => return Err(self.failed(error)),
             };
             if fetched.records.is_empty() {

@@ -54,6 +54,9 @@ impl KafkaLog {
         }
         if end >= before.leo {
             self.shared.state.lock().epochs.truncate_from_end(end);
+            // The log may end here by a cut whose caller went away: it is kept when that is.
+            let kept = self.shared.log.flushed().await;
+            kept.map_err(|error| self.failed(error))?;
             return Ok(false);
         }
         let first = self.shared.log.segments().first().map(|first| first.base);

@@ -8,6 +8,7 @@ mod follower;
 mod model;
 mod producers;
 mod producers_model;
+mod races;
 mod read;
 mod reopen;
 mod retention;
