@@ -4,7 +4,7 @@
 //! as they are. Gaps between batches are allowed. A log whose leader has another history is cut first.
 
 use bytes::Bytes;
-use s3stream::{Append, ErrorKind};
+use s3stream::Append;
 
 use super::append::AppendHandle;
 use super::{KafkaLog, Life, State};
@@ -18,7 +18,7 @@ const LAST_OFFSET_MAX: i64 = 1 << 61;
 impl KafkaLog {
     /// Appends whole batches at or past the log end, in order. The first whose leader epoch is above `leader_epoch`, and
     /// all after it, are left off: they are of a leader that this follower does not know yet. So is a batch that is cut
-    /// off, and what there is no room for now once something was appended; go on from where it ended.
+    /// off, and what cannot be appended once something was; go on from where it ended, and hear why.
     ///
     /// # Errors
     /// `Corrupt`, `UnsupportedFormat`, `InvalidEpoch`: a batch is damaged or too old. `UnexpectedAppendOffset`: they begin
@@ -79,7 +79,8 @@ impl KafkaLog {
             let records = batch.records();
             match self.write(state, &config, header, &records, epochs, now_ms) {
                 Ok(append) => appended.add(batch, append),
-                Err(error) if error.kind() == ErrorKind::Full && appended.last.is_some() => break,
+                // What is queued is told. What came in the way does so again when the caller goes on from there.
+                Err(_) if appended.last.is_some() => break,
                 Err(error) => return Err(error),
             }
         }

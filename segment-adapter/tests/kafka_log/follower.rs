@@ -294,3 +294,18 @@ async fn what_there_is_no_room_for_is_left_off() {
     log.wait_for_hw(base - 1).await.unwrap();
     follow(&log, stored(large, base, 0)).await;
 }
+
+#[tokio::test]
+async fn what_was_appended_before_something_that_cannot_be_is_told() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    // Larger than a record of the log below can be.
+    let huge = stored(batch(Codec::None, &[1], &vec![0; 80 << 20]), 2, 0);
+    let info = follow(&log, join(&[plain(0, 2, 0), huge.clone()])).await;
+    assert_eq!((info.first_offset, info.last_offset), (0, 1));
+    assert_eq!((log.offsets().hw, log.offsets().leo), (2, 2));
+    let error = log.append_as_follower(huge, EPOCH).unwrap_err();
+    assert!(!error.may_have_happened(), "{error}");
+    assert_eq!(log.offsets().leo, 2);
+    follow(&log, plain(2, 1, 0)).await;
+}
