@@ -135,15 +135,18 @@ impl Producers {
         }
     }
 
-    /// Forgets who has been silent for so long and has no open transaction.
-    pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
+    /// Forgets who has been silent for so long and has no open transaction, at most so many. It is a change: who came back
+    /// when the log is opened again would push out one that is remembered.
+    pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64, most: usize) {
         let is_over = |id: &i64| {
             let last = self.known.get(id).map(|producer| producer.last_timestamp);
             last.is_none_or(|last| now_ms.saturating_sub(last) >= after_ms)
         };
-        let over: Vec<i64> = self.silent.values().copied().filter(is_over).collect();
+        let over = self.silent.values().copied().filter(is_over);
+        let over: Vec<i64> = over.take(most).collect();
         for id in over {
             self.take_out(id);
+            self.changed.insert(id);
         }
     }
 

@@ -88,8 +88,12 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
         producers: Producers::default(),
     };
     for change in log.take_state() {
-        recovered.producers.apply(&change)?;
-        recovered.producers.forget_down_to(config.producers_max);
+        let producers = &mut recovered.producers;
+        producers.apply(&change)?;
+        // Before the data is read: who wrote last is known for a while whatever the time of the records, as in Kafka. And
+        // before others are forgotten for want of room.
+        producers.expire(now_ms, config.producer_expiration_ms, usize::MAX);
+        producers.forget_down_to(config.producers_max);
     }
     if recovered.producers.end() > bounds.confirm as i64 {
         return Err(LogError::StoredState(format!(
@@ -98,9 +102,6 @@ async fn recover(log: &SegmentLog, config: &LogConfig, now_ms: i64) -> Result<Re
             bounds.confirm
         )));
     }
-    // Before the data is read: who wrote last is known for a while whatever the time of the records, as in Kafka.
-    let producers = &mut recovered.producers;
-    producers.expire(now_ms, config.producer_expiration_ms);
     for segment in segments.iter().filter(|segment| segment.is_sealed()) {
         for entry in Sealed::decode(&segment.attributes)?.epochs {
             recovered.begin_epoch(entry)?;

@@ -13,6 +13,9 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::summary::Sealed;
 
+/// Producers that one call forgets for their silence, so that the change is small.
+const EXPIRED_MAX: usize = 4096;
+
 impl KafkaLog {
     /// Deletes what the settings say is too old or too much at `now_ms`, and gives the number of segments deleted.
     /// Forgets producers that have been silent for too long, and keeps the log's own metadata short. Call it every few minutes.
@@ -80,7 +83,7 @@ impl KafkaLog {
     fn expire_producers(&self, now_ms: i64) {
         let mut state = self.shared.state.lock();
         let after_ms = state.config.producer_expiration_ms;
-        state.producers.expire(now_ms, after_ms);
+        state.producers.expire(now_ms, after_ms, EXPIRED_MAX);
         state.verifications.expire(now_ms, after_ms);
     }
 

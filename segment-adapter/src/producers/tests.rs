@@ -40,6 +40,7 @@ fn plainly() -> Request<'static> {
         verification: None,
         verify: true,
         open_max: 100,
+        aborted_max: 100,
     }
 }
 
@@ -187,9 +188,9 @@ fn vector_52_who_was_silent_for_too_long_is_unknown() {
     log.send(0, 0, 1);
     log.send(0, 1, 1);
     // The newest timestamp is 1001.
-    log.producers.expire(1200, 200);
+    log.producers.expire(1200, 200, 9);
     assert_eq!(log.ask(0, 9, 1), Refused(45));
-    log.producers.expire(1201, 200);
+    log.producers.expire(1201, 200, 9);
     assert!(log.producers.active().is_empty());
     assert_eq!(log.ask(0, 9, 1), New);
 }

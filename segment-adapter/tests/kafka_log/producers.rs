@@ -278,3 +278,37 @@ async fn past_the_limit_the_longest_silent_producer_is_forgotten() {
     // Forgotten, so any sequence will do.
     assert!(!is_duplicate(&log, sent(2, 0, 40, 1)).await);
 }
+
+#[tokio::test]
+async fn who_was_forgotten_for_silence_pushes_nobody_out_after_a_reopening() {
+    let at = |id, timestamp| {
+        let batch = BatchBuilder::new(Codec::None).record(timestamp, None, Some(b"v"));
+        batch.producer(id, 0, 0).build().unwrap()
+    };
+    let mut world = World::new().await;
+    let config = LogConfig {
+        producers_max: 2,
+        producer_expiration_ms: 1000,
+        ..LogConfig::default()
+    };
+    let log = open_with(&world, config.clone()).await;
+    put(&log, at(1, 1_000_000)).await;
+    put(&log, at(2, 999_500)).await;
+    log.close().await.unwrap();
+    world.crash().await;
+    let log = open_with(&world, config.clone()).await;
+    log.delete_old_segments(1_000_600).await.unwrap();
+    put(&log, at(3, 1_000_000)).await;
+    let known = |log: &KafkaLog| -> Vec<_> {
+        let active = log.active_producers();
+        active.iter().map(|p| p.producer_id).collect()
+    };
+    assert_eq!(known(&log), [1, 3]);
+    log.close().await.unwrap();
+    // Also when the clock is behind by then.
+    for now_ms in [1_000_600, 1_000_000] {
+        world.clock.set(now_ms);
+        world.crash().await;
+        assert_eq!(known(&open_with(&world, config.clone()).await), [1, 3]);
+    }
+}

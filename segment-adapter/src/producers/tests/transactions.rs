@@ -325,7 +325,7 @@ fn so_many_transactions_may_be_open_and_none_of_them_is_forgotten() {
     for id in 3..6 {
         log.producers.add(&data(&header(id, 0, 0, 1, id)), 3);
     }
-    log.producers.expire(i64::MAX, 0);
+    log.producers.expire(i64::MAX, 0, 9);
     let left: Vec<_> = log.producers.known.keys().copied().collect();
     assert_eq!(left, [0, 1, 2]);
     log.end = 6;
