@@ -7,6 +7,8 @@ use crate::error::LogError;
 use crate::header::TimestampType;
 
 const MIB: u64 = 1 << 20;
+const PRODUCERS_LIMIT: usize = 1_000_000;
+const ABORTED_LIMIT: usize = 10_000_000;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -48,8 +50,12 @@ pub struct LogConfig {
     /// `producer.id.expiration.ms`: a producer is forgotten when its newest timestamp is this old. Default 1 day.
     pub producer_expiration_ms: i64,
     /// The most producers that are remembered; past it the one that has been silent for longest is forgotten. Each takes
-    /// about 300 bytes of memory. So many transactions may be open at one time. Default 10,000.
+    /// about 300 bytes of memory. So many transactions may be open at one time. Default 10,000, at most 1,000,000.
     pub producers_max: usize,
+    /// The most aborted transactions that are kept, together with those that are open and may be aborted yet. One more does
+    /// not begin until retention has let older ones go; a reader is always told of all. Each takes about 50 bytes of memory
+    /// and 33 of metadata. Default 100,000, at most 10,000,000.
+    pub aborted_max: usize,
     /// `transaction.partition.verification.enable`: whether a transaction must have been verified with its coordinator to
     /// begin here. Default true.
     pub verify_transactions: bool,
@@ -78,6 +84,7 @@ impl Default for LogConfig {
             timestamp_after_max_ms: HOUR_MS,
             producer_expiration_ms: DAY_MS,
             producers_max: 10_000,
+            aborted_max: 100_000,
             verify_transactions: true,
             transaction_timeout_max_ms: 15 * 60 * 1000,
             index_interval_bytes: 4 * MIB,
@@ -124,7 +131,14 @@ impl LogConfig {
             self.producer_expiration_ms >= 1,
             "producer.id.expiration.ms is below 1",
         );
-        check(self.producers_max >= 1, "the limit on producers is below 1");
+        check(
+            (1..=PRODUCERS_LIMIT).contains(&self.producers_max),
+            "the limit on producers is outside 1 to 1000000",
+        );
+        check(
+            (1..=ABORTED_LIMIT).contains(&self.aborted_max),
+            "the limit on aborted transactions is outside 1 to 10000000",
+        );
         check(
             self.transaction_timeout_max_ms >= 1,
             "transaction.max.timeout.ms is below 1",

@@ -357,6 +357,7 @@ impl State {
             verification: self.verifications.get(entry.header.producer_id),
             verify: config.verify_transactions,
             open_max: config.producers_max,
+            aborted_max: config.aborted_max,
         };
         self.producers.check(entry, &request)
     }

@@ -21,6 +21,8 @@ pub(crate) struct Request<'a> {
     pub(crate) verify: bool,
     /// The most transactions that may be open.
     pub(crate) open_max: usize,
+    /// The most that may be open or kept as aborted.
+    pub(crate) aborted_max: usize,
 }
 
 impl Producers {
@@ -82,6 +84,14 @@ impl Producers {
         if !open && self.open.len() >= request.open_max {
             return Err(LogError::Busy(format!(
                 "{} transactions are open, as many as there may be",
+                self.open.len()
+            )));
+        }
+        // Each that is open may be aborted, and that is never refused.
+        if !open && self.open.len() + self.aborted.len() >= request.aborted_max {
+            return Err(LogError::Busy(format!(
+                "{} aborted transactions are kept, with {} open ones as many as there may be",
+                self.aborted.len(),
                 self.open.len()
             )));
         }

@@ -5,6 +5,7 @@
 mod append;
 mod epochs;
 mod follower;
+mod limits;
 mod model;
 mod producers;
 mod producers_model;
