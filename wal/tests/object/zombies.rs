@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use object_store::path::Path;
 use tokio::task::JoinHandle;
 use wal::{
     Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
@@ -549,11 +550,34 @@ async fn a_place_without_marks_that_holds_another_logs_objects_is_not_new() {
     store.damage(|objects| objects.retain(|path, _| !path.as_ref().contains("/marks/")));
     store.release(1);
     let before = store.objects();
-    let refused = backend(&store, 2)
-        .open(&Metadata::of_log(9).state)
-        .await
-        .err();
-    assert!(matches!(refused, Some(Error::NotNew { .. })), "{refused:?}");
+    // Its own, too: a state that has forgotten it, where no mark contradicts.
+    for new in [Metadata::of_log(9), Metadata::new()] {
+        let refused = backend(&store, 2).open(&new.state).await.err();
+        assert!(matches!(refused, Some(Error::NotNew { .. })), "{refused:?}");
+        assert_eq!(store.objects(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_was_shown_old_marks_does_not_begin_below_what_was_written_since() {
+    let (store, mut metadata) = (Store::default(), Metadata::new());
+    let owner = replace_and_trim(&store, &mut metadata, 1).await;
+    owner.log.close().await.unwrap();
+    metadata.state.owed.clear();
+    metadata.state.grant(LogEpoch::new(7));
+    // A listing that lags shows that the log was made, and neither its start nor its close.
+    let whole = store.objects();
+    let later = |path: &Path| path.as_ref().contains("/marks/") && !path.as_ref().ends_with('0');
+    store.damage(|objects| objects.retain(|path, _| !later(path)));
+    let replay = backend(&store, 2).open(&metadata.state).await.unwrap();
+    assert_eq!(replay.start_position(), Position::default());
+    store.damage(|objects| objects.extend(whole));
+    let before = store.objects();
+    let refused = replay.start(Hear::new() as _).await.err();
+    assert!(
+        matches!(refused, Some(Error::Mismatch { .. })),
+        "{refused:?}"
+    );
     assert_eq!(store.objects(), before);
 }
 
