@@ -14,6 +14,7 @@ mod hostile_store;
 mod memory_device;
 mod model_directory;
 mod model_store;
+mod owner_process;
 mod recording_device;
 mod runtime_clock;
 mod shared_disk;
@@ -28,6 +29,7 @@ pub use model_directory::{
     Change, DirectoryFault, DirectoryImage, ModelDirectory, ModelHost, Step,
 };
 pub use model_store::{Asked, Lie, ModelStore, Objects, Request, StoreStep, Waiting};
+pub use owner_process::{OwnerProcess, own};
 pub use recording_device::{Operation, RecordingDevice};
 pub use runtime_clock::RuntimeClock;
 pub use shared_disk::{SharedDisk, SharedHost, Step as ReservationStep};

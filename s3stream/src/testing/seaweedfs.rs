@@ -178,9 +178,17 @@ impl SeaweedFs {
     /// # Errors
     /// `Internal` when the client refuses the settings.
     pub fn store(&self) -> Result<AmazonS3> {
+        Self::store_at(&self.endpoint())
+    }
+
+    /// The bucket of a server that another process started, as [`store`](Self::store) gives it.
+    ///
+    /// # Errors
+    /// `Internal` when the client refuses the settings.
+    pub fn store_at(endpoint: &str) -> Result<AmazonS3> {
         object_store::aws::AmazonS3Builder::new()
             .with_bucket_name(BUCKET)
-            .with_endpoint(self.endpoint())
+            .with_endpoint(endpoint)
             .with_allow_http(true)
             .with_region("us-east-1")
             .with_access_key_id(ACCESS_KEY)

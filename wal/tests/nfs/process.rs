@@ -1,22 +1,19 @@
 //! Owners that are processes of their own, killed and stopped by signals, and a real server that is killed and stopped under them.
 //!
-//! An owner tells each acknowledgement on its standard output, in its sink. Whatever it tells, whenever, is in what its successor replays (W5).
+//! Whatever an owner tells that it acknowledged, whenever, is in what its successor replays (W5).
 
 use std::{
     collections::BTreeSet,
-    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    thread::{self, JoinHandle},
+    process::Command,
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use wal::{
-    Backend, Commit, Error, LogState, Position, Sink,
+    Error, LogState,
     nfs::{Config, NfsLog},
+    testing::{OwnerProcess, own},
 };
 
 use crate::support::*;
@@ -33,31 +30,6 @@ fn log_at(place: &Path) -> NfsLog {
     NfsLog::at(place, CAPACITY).with_config(config)
 }
 
-/// Tells its parent.
-struct Teller;
-
-impl Teller {
-    fn tell(line: &str) {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{line}").unwrap();
-        out.flush().unwrap();
-    }
-}
-
-impl Sink for Teller {
-    fn durable(&self, commit: Commit) {
-        for record in commit.records {
-            Self::tell(&format!("acknowledged {}", name_of(&record.payload)));
-        }
-    }
-
-    fn failed(&self, error: &Error) {
-        Self::tell(&format!("failed {error}"));
-    }
-
-    fn room(&self) {}
-}
-
 #[tokio::test]
 #[ignore = "not a test: the process that the tests of this file start, as .ci/run nfs does"]
 #[expect(
@@ -66,84 +38,19 @@ impl Sink for Teller {
 )]
 async fn owner() {
     let place = std::env::var_os(PLACE).expect("the place, from the parent");
+    own(&log_at(Path::new(&place)), |record| payload(record, 300)).await;
+}
+
+/// An owner's process that has the log and has acknowledged so much, and the state of its successor.
+async fn owner_of(place: &Path, after: usize) -> (OwnerProcess, LogState) {
     let mut state = fresh();
-    let replay = log_at(Path::new(&place)).open(&state).await.unwrap();
-    state.begin(replay.ends(), replay.start_position());
-    let log = replay.start(Arc::new(Teller)).await.unwrap();
-    let mut record = 0;
-    loop {
-        match append(&*log, record, 300) {
-            Ok(_) => record += 1,
-            Err(Error::Full { .. }) => {}
-            Err(_) => return,
-        }
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// An owner's process, and what it told.
-struct Owner {
-    child: Child,
-    told: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Owner {
-    fn start(place: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "process::owner", "--nocapture"])
-            .env(PLACE, place)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let listening = Arc::clone(&told);
-        let reader = thread::Builder::new().name("listener".to_owned());
-        let reader = reader.spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                listening.lock().push(line);
-            }
-        });
-        Self {
-            child,
-            told,
-            reader: Some(reader.unwrap()),
-        }
-    }
-
-    fn acknowledged(&self) -> Vec<u32> {
-        let told = self.told.lock();
-        let records = told.iter().filter_map(|l| l.strip_prefix("acknowledged "));
-        records.map(|n| n.parse().unwrap()).collect()
-    }
-
-    async fn until_acknowledged(&self, count: usize) {
-        let wait = async {
-            while self.acknowledged().len() < count {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, wait).await.expect("an owner that works");
-    }
-
-    fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Waits for its end, and all that it told.
-    fn end(mut self) -> Vec<u32> {
-        self.child.wait().unwrap();
-        self.reader.take().unwrap().join().unwrap();
-        self.acknowledged()
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let place = [(PLACE, place.as_os_str())];
+    let mut owner = OwnerProcess::begin("process::owner", &state, 0, &place);
+    owner.opened(&mut state).await;
+    owner.start();
+    owner.until_acknowledged(after).await;
+    grant_next(&mut state);
+    (owner, state)
 }
 
 fn signal(process: u32, name: &str) {
@@ -151,14 +58,6 @@ fn signal(process: u32, name: &str) {
         .args([&format!("-{name}"), &process.to_string()])
         .status();
     assert!(status.unwrap().success(), "kill -{name} {process}");
-}
-
-/// The state of the owner's successor.
-fn successor() -> LogState {
-    let mut state = fresh();
-    state.begin(&[], Position::default());
-    grant_next(&mut state);
-    state
 }
 
 fn assert_all_replayed(acknowledged: &[u32], back: &[u32]) {
@@ -186,11 +85,10 @@ async fn take(place: &Path, state: &LogState) -> Opened {
 }
 
 async fn kill_and_take_over(place: &Path, after: usize) {
-    let owner = Owner::start(place);
-    owner.until_acknowledged(after).await;
+    let (mut owner, mut state) = owner_of(place, after).await;
     owner.signal("KILL");
-    let acknowledged = owner.end();
-    let mut state = successor();
+    owner.ended().await;
+    let acknowledged = owner.acknowledged();
     let taken = take(place, &state).await;
     assert_all_replayed(&acknowledged, &taken.back);
     let life = taken.start(&mut state).await.unwrap();
@@ -199,26 +97,22 @@ async fn kill_and_take_over(place: &Path, after: usize) {
 }
 
 async fn stop_take_over_and_wake(place: &Path, after: usize) {
-    let owner = Owner::start(place);
-    owner.until_acknowledged(after).await;
+    let (mut owner, mut state) = owner_of(place, after).await;
     owner.signal("STOP");
     sleep(2 * LEASE).await;
-    let mut state = successor();
     let taken = take(place, &state).await;
     let back = taken.back.clone();
     let life = taken.start(&mut state).await.unwrap();
     append(&*life.log, 1_000_000, 300).unwrap();
     life.hear.until_durable(1).await;
-    let told = Arc::clone(&owner.told);
     owner.signal("CONT");
-    let ended = tokio::task::spawn(async move { owner.end() });
-    let acknowledged = timeout(PATIENCE, ended).await.expect("it ends").unwrap();
-    assert_all_replayed(&acknowledged, &back);
-    let fenced = told
-        .lock()
-        .iter()
-        .any(|line| line.contains("fenced by epoch 2"));
-    assert!(fenced, "{:?}", told.lock().last());
+    owner.ended().await;
+    assert_all_replayed(&owner.acknowledged(), &back);
+    let failed = owner.failed();
+    let fenced = failed
+        .as_ref()
+        .is_some_and(|by| by.contains("fenced by epoch 2"));
+    assert!(fenced, "{failed:?}");
 
     append(&*life.log, 1_000_001, 300).unwrap();
     life.hear.until_durable(2).await;
