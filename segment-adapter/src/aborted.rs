@@ -6,6 +6,8 @@
 
 mod earliest;
 
+use std::collections::BTreeSet;
+
 use earliest::Earliest;
 
 /// An aborted transaction of a producer.
@@ -86,13 +88,40 @@ impl AbortedTransactions {
         }
     }
 
+    /// Forgets those with these markers that are known and in the meta stream; gives them.
+    pub(crate) fn remove(&mut self, markers: &[i64]) -> Vec<Aborted> {
+        if markers.is_empty() {
+            return Vec::new();
+        }
+        let markers: BTreeSet<i64> = markers.iter().copied().collect();
+        let kept_through = self.kept_through;
+        let goes = |aborted: &mut Aborted| {
+            aborted.last_offset <= kept_through && markers.contains(&aborted.last_offset)
+        };
+        let removed = self.entries.extract_if(.., goes).collect();
+        self.know_firsts();
+        removed
+    }
+
+    /// Takes those back that were removed.
+    pub(crate) fn put_back(&mut self, removed: Vec<Aborted>) {
+        self.entries.extend(removed);
+        self.entries.sort_by_key(|aborted| aborted.last_offset);
+        self.entries.dedup();
+        self.know_firsts();
+    }
+
+    fn know_firsts(&mut self) {
+        let firsts = self.entries.iter().map(|aborted| aborted.first_offset);
+        self.firsts = firsts.collect();
+    }
+
     /// Forgets those whose markers are below the log start.
     pub(crate) fn forget_below(&mut self, start: i64) {
         let below = self.at(start);
         if below > 0 {
             self.entries.drain(..below);
-            let firsts = self.entries.iter().map(|aborted| aborted.first_offset);
-            self.firsts = firsts.collect();
+            self.know_firsts();
         }
     }
 
@@ -170,6 +199,22 @@ mod tests {
         assert_eq!(four.iter().count(), 3);
         four.forget_below(16);
         assert_eq!(four.iter().count(), 1);
+    }
+
+    #[test]
+    fn one_of_which_nothing_is_left_goes_if_it_is_kept_and_can_come_back() {
+        let mut entries = four();
+        assert_eq!(entries.remove(&[15]), [], "it is not in the meta stream");
+        entries.set_kept();
+        assert_eq!(entries.remove(&[16]), []);
+        let emptied = entries.remove(&[50, 15]);
+        assert_eq!((entries.iter().count(), emptied.len()), (2, 2));
+        assert_eq!(entries.within(0, 100).count(), 2);
+        assert!(entries.changed().is_empty());
+        entries.put_back(emptied.clone());
+        entries.put_back(emptied);
+        assert!(entries.iter().eq(four().iter()));
+        assert_eq!(entries.within(0, 100).count(), 4);
     }
 
     #[test]

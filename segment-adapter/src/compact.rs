@@ -18,8 +18,8 @@ mod rewrite;
 
 pub(crate) use aborts::Aborts;
 pub(crate) use dirty::{DirtyFold, Folded};
-pub(crate) use map::OffsetMap;
-pub(crate) use pass::{Fate, Pass, Round, Stats};
+pub(crate) use map::{OffsetMap, SLOT_BYTES};
+pub(crate) use pass::{Fate, Pass, Round};
 pub(crate) use pick::{Bounds, Dirtiness, Limits, Span, groups};
 
 use crate::batch::Batch;

@@ -13,7 +13,7 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Settings of one log. May be changed while the log is open.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is closed before it would grow past this. Default 1 GiB, at least 1 MiB.
     /// Retention deletes whole segments, so a smaller value follows `retention_bytes` more closely.
@@ -33,6 +33,18 @@ pub struct LogConfig {
     pub delete: bool,
     /// Whether `cleanup.policy` contains `compact`: every record then needs a key. Default false.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`: a log is compacted when more of it was never compacted, 0 to 1. Default 0.5. Smaller
+    /// keeps it shorter and writes more.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: a segment whose newest record is younger than this many milliseconds is not compacted.
+    /// Default 0.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: a log is compacted, however little of it is dirty, when a segment that was never compacted
+    /// begins with a record that is older than this many milliseconds. Default no limit, at least `min_compaction_lag_ms`.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long a tombstone or the marker of a transaction of which nothing is left can still be
+    /// read after it was first compacted, in milliseconds. Default 1 day.
+    pub delete_retention_ms: i64,
     /// `max.message.bytes`: the largest batch as sent, in bytes. Default 1048588.
     pub max_message_bytes: u64,
     /// The most bytes that are decompressed to check one batch or to find a time in it. Default 128 MiB, at least
@@ -76,6 +88,10 @@ impl Default for LogConfig {
             retention_bytes: -1,
             delete: true,
             compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: DAY_MS,
             max_message_bytes: 1_048_588,
             decompressed_bytes_max: 128 * MIB,
             compression: None,
@@ -111,6 +127,7 @@ impl LogConfig {
             (0..=self.segment_ms).contains(&self.segment_jitter_ms),
             "segment.jitter.ms is outside 0 to segment.ms",
         );
+        self.validate_compaction(&mut check);
         check(
             self.max_message_bytes <= i32::MAX as u64,
             "max.message.bytes is above 2147483647",
@@ -152,6 +169,25 @@ impl LogConfig {
         } else {
             Err(LogError::InvalidConfig(problems))
         }
+    }
+
+    fn validate_compaction(&self, check: &mut impl FnMut(bool, &str)) {
+        check(
+            (0.0..=1.0).contains(&self.min_cleanable_dirty_ratio),
+            "min.cleanable.dirty.ratio is outside 0 to 1",
+        );
+        check(
+            self.min_compaction_lag_ms >= 0,
+            "min.compaction.lag.ms is negative",
+        );
+        check(
+            self.max_compaction_lag_ms >= self.min_compaction_lag_ms.max(1),
+            "max.compaction.lag.ms is below 1 or min.compaction.lag.ms",
+        );
+        check(
+            self.delete_retention_ms >= 0,
+            "delete.retention.ms is negative",
+        );
     }
 }
 

@@ -8,8 +8,8 @@
 //!
 //! A follower appends what its leader has stored, and cuts its log where the leader's is another.
 //!
-//! It is not a broker: no topics, no requests, no groups of consumers, no coordinator of transactions. Compaction is not
-//! served yet.
+//! It is not a broker: no topics, no requests, no groups of consumers, no coordinator of transactions. It
+//! compacts what a [`Compactor`] is lent for, and runs nothing by itself.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -46,8 +46,8 @@
 mod aborted;
 mod batch;
 mod builder;
-#[allow(unused, reason = "the log does not call it yet")]
 mod compact;
+mod compactor;
 mod compress;
 mod config;
 mod epochs;
@@ -64,12 +64,13 @@ mod verification;
 
 pub use batch::{Batch, Batches};
 pub use builder::BatchBuilder;
+pub use compactor::{Compactor, CompactorConfig};
 pub use compress::Codec;
 pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochStart};
 pub use error::{LogError, RECORD_ERRORS_MAX, RecordError, RecordFault};
 pub use header::{Attributes, BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, TimestampType};
-pub use log::{AppendHandle, EndTxn, KafkaLog, WallClock};
+pub use log::{AppendHandle, Compacted, Dirty, EndTxn, KafkaLog, WallClock};
 pub use position::{
     AbortedTxn, ActiveProducer, AppendInfo, AppendOptions, FetchData, Isolation, Offsets, Origin,
     TimestampOffset, TimestampSpec, TransactionVersion,

@@ -2,10 +2,11 @@
 //!
 //! `log_start <= lso <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are
 //! given out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
-//! log: every later call fails with the first error until the log is opened again. It knows nothing of topics, requests
-//! or compaction, and it runs nothing by itself: the owner calls [`KafkaLog::delete_old_segments`] now and then.
+//! log: every later call fails with the first error until the log is opened again. It knows nothing of topics or requests,
+//! and it runs nothing by itself: the owner calls [`KafkaLog::delete_old_segments`] and [`KafkaLog::compact`] now and then.
 
 mod append;
+mod compact;
 mod epochs;
 mod follower;
 mod open;
@@ -24,6 +25,7 @@ use s3stream::Stream;
 use s3stream::segment::{Segment, SegmentLog};
 
 pub use append::AppendHandle;
+pub use compact::{Compacted, Dirty};
 pub use transactions::EndTxn;
 
 use crate::config::LogConfig;
@@ -77,6 +79,10 @@ struct State {
     verifications: Verifications,
     /// How often the log was cut since it was opened.
     truncations: u64,
+    /// How many aborted transactions compaction has left nothing of since then.
+    emptied: u64,
+    /// Why compaction leaves the log alone.
+    uncleanable: Option<LogError>,
     life: Life,
 }
 

@@ -16,6 +16,8 @@ mod truncate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
+
 use crate::aborted::{Aborted, AbortedTransactions};
 use crate::batch::Batch;
 use crate::header::BatchHeader;
@@ -196,20 +198,31 @@ impl Producers {
         told.collect()
     }
 
+    /// Nothing is left of the transactions with these markers, so no reader need be told of them. Gives those that were
+    /// known, and the change to be kept.
+    pub(crate) fn forget_emptied(&mut self, markers: &[i64]) -> (Vec<Aborted>, Option<Bytes>) {
+        let emptied = self.aborted.remove(markers);
+        let change = (!emptied.is_empty()).then(|| Self::encode_emptied(&emptied));
+        (emptied, change)
+    }
+
+    /// That change was not kept.
+    pub(crate) fn put_back(&mut self, emptied: Vec<Aborted>) {
+        self.aborted.put_back(emptied);
+    }
+
     /// The log starts at `start`: nobody reads what was aborted below.
     pub(crate) fn forget_aborted_below(&mut self, start: i64) {
         self.aborted.forget_below(start);
     }
 
     /// All aborted transactions that are known.
-    #[allow(dead_code, reason = "the log does not call it yet")]
     pub(crate) fn aborted(&self) -> impl Iterator<Item = &Aborted> {
         self.aborted.iter()
     }
 
     /// By id, the last offset of the batch that says how each goes on: its last data, or its last marker if there is no
     /// data of its epoch. Compaction keeps that batch.
-    #[allow(dead_code, reason = "the log does not call it yet")]
     pub(crate) fn last_offsets(&self) -> BTreeMap<i64, i64> {
         let known = self.known.iter();
         known

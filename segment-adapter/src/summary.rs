@@ -74,7 +74,8 @@ impl Summary {
         if self.bytes == 0 {
             self.first_timestamp = header.max_timestamp;
         }
-        if header.max_timestamp > self.max_timestamp {
+        // A batch that compaction has emptied has no record with its time any more.
+        if header.max_timestamp > self.max_timestamp && header.records_count > 0 {
             self.max_timestamp = header.max_timestamp;
             self.max_timestamp_offset = header.base_offset;
         }

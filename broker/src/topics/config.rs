@@ -168,6 +168,12 @@ impl TopicConfig {
             retention_bytes: number("retention.bytes", defaults.retention_bytes),
             delete: has("delete"),
             compact: has("compact"),
+            min_cleanable_dirty_ratio: text("min.cleanable.dirty.ratio")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(defaults.min_cleanable_dirty_ratio),
+            min_compaction_lag_ms: number("min.compaction.lag.ms", defaults.min_compaction_lag_ms),
+            max_compaction_lag_ms: number("max.compaction.lag.ms", defaults.max_compaction_lag_ms),
+            delete_retention_ms: number("delete.retention.ms", defaults.delete_retention_ms),
             max_message_bytes: bytes("max.message.bytes", defaults.max_message_bytes),
             compression: match text("compression.type") {
                 Some("uncompressed") => Some(Codec::None),
@@ -262,12 +268,20 @@ mod tests {
             ("retention.ms", "-1"),
             ("max.message.bytes", "50000"),
             ("message.timestamp.type", "LogAppendTime"),
+            ("min.cleanable.dirty.ratio", "0.25"),
+            ("min.compaction.lag.ms", "1"),
+            ("max.compaction.lag.ms", "2"),
+            ("delete.retention.ms", "3"),
         ])
         .unwrap()
         .log();
         assert!(log.compact && log.delete);
         assert_eq!(log.segment_bytes, 2_097_152);
         assert_eq!(log.retention_ms, -1);
+        assert_eq!(log.min_cleanable_dirty_ratio, 0.25);
+        assert_eq!(log.min_compaction_lag_ms, 1);
+        assert_eq!(log.max_compaction_lag_ms, 2);
+        assert_eq!(log.delete_retention_ms, 3);
         assert_eq!(log.max_message_bytes, 50_000);
         assert_eq!(log.timestamp_type, TimestampType::LogAppendTime);
         for (name, codec) in [
@@ -295,6 +309,7 @@ mod tests {
             ("preallocate", "yes"),
             ("min.cleanable.dirty.ratio", "NaN"),
             ("segment.bytes", "2147483648"),
+            ("max.compaction.lag.ms", "0"),
         ] {
             let message = config(&[(key, value)]).unwrap_err();
             assert!(message.contains(key), "{message}");

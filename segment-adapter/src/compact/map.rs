@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use siphasher::sip128::{Hash128, SipHasher13};
 
 /// Hash (16) and offset (8), and nothing else.
-const SLOT_BYTES: usize = 24;
+pub(crate) const SLOT_BYTES: usize = 24;
 /// Of ten slots so many are filled at most, so that a search ends soon.
 const FILLED_OF_TEN: usize = 9;
 
@@ -60,6 +60,7 @@ impl OffsetMap {
     }
 
     /// How many keys it has.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

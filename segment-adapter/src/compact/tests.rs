@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::pass::Stats;
 use super::*;
 use crate::aborted::Aborted;
 use crate::batch::Batches;
@@ -20,7 +21,6 @@ use crate::record::Records;
 /// `delete.retention.ms` of these logs.
 const RETENTION_MS: i64 = 1000;
 const PRODUCERS_MAX: usize = 100;
-const NOBODY: i64 = -1;
 
 /// Segments of batches, of which the last is active.
 #[derive(Clone)]

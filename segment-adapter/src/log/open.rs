@@ -56,6 +56,8 @@ impl KafkaLog {
                     producers: recovered.producers,
                     verifications: Verifications::default(),
                     truncations: 0,
+                    emptied: 0,
+                    uncleanable: None,
                     life: Life::Open,
                 }),
                 maintenance: tokio::sync::Mutex::new(()),

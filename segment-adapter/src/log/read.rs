@@ -29,9 +29,10 @@ impl KafkaLog {
     ) -> Result<FetchData, LogError> {
         self.check_readable()?;
         for _ in 0..CUTS_MAX {
-            let (offsets, truncations) = {
+            let (offsets, before) = {
                 let mut state = self.shared.state.lock();
-                (self.offsets_in(&mut state), state.truncations)
+                let before = (state.truncations, state.emptied);
+                (self.offsets_in(&mut state), before)
             };
             if start < offsets.log_start || start > offsets.leo {
                 return Err(out_of_range(start, offsets));
@@ -43,7 +44,7 @@ impl KafkaLog {
                 let fetched = fetched.map_err(|error| self.read_failed(error, start))?;
                 found = within(fetched.records, bound as u64, max_bytes, min_one);
             }
-            if let Some(aborted) = self.aborted_for(isolation, start, found.end, truncations)? {
+            if let Some(aborted) = self.aborted_for(isolation, start, found.end, before)? {
                 return Ok(FetchData {
                     records: found.records,
                     offsets,
@@ -51,7 +52,9 @@ impl KafkaLog {
                 });
             }
         }
-        Err(LogError::Busy("the log is cut again and again".into()))
+        Err(LogError::Busy(
+            "the log is cut or compacted again and again".into(),
+        ))
     }
 
     /// The aborted transactions that a reader of `start..end` needs, if it needs any; `None` if the log was cut meanwhile,
@@ -62,7 +65,7 @@ impl KafkaLog {
         isolation: Isolation,
         start: i64,
         end: u64,
-        truncations: u64,
+        (truncations, emptied): (u64, u64),
     ) -> Result<Option<Told>, LogError> {
         let mut state = self.shared.state.lock();
         if state.truncations != truncations {
@@ -73,6 +76,10 @@ impl KafkaLog {
                 let offsets = self.offsets_in(&mut state);
                 if start < offsets.log_start {
                     return Err(out_of_range(start, offsets));
+                }
+                // Compaction has left nothing of some; what was read may be older.
+                if state.emptied != emptied {
+                    return Ok(None);
                 }
                 Some(state.producers.aborted_within(start, end as i64))
             }

@@ -147,11 +147,12 @@ fn deletable(
                 .map(|(_, sealed)| sealed.summary.bytes)
                 .sum()
         };
-        let mut over = bytes(&segments[count..]).saturating_sub(config.retention_bytes as u64);
+        let limit = config.retention_bytes as u64;
+        let mut over = bytes(&segments[count..]).checked_sub(limit);
+        // One that compaction has emptied takes up nothing, and does not keep those after it.
         count += oldest(&segments[count..], hw, |sealed| {
-            let fits = sealed.summary.bytes <= over;
-            over = over.saturating_sub(sealed.summary.bytes);
-            fits && sealed.summary.bytes > 0
+            over = over.and_then(|over| over.checked_sub(sealed.summary.bytes));
+            over.is_some()
         });
     }
     if config.retention_ms >= 0 {

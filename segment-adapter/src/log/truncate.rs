@@ -180,6 +180,8 @@ impl KafkaLog {
             state.producers = cut.producers;
             state.verifications = Verifications::default();
             state.truncations += 1;
+            // What was damaged may be gone.
+            state.uncleanable = None;
         }
         Ok(queued)
     }

@@ -1,7 +1,7 @@
 //! Producers as bytes: the owner's state of a segment log. `docs/format.md` §producers.
 //!
-//! The whole and a change have one form, and each says how far into the log it is true. No count is trusted for an
-//! allocation.
+//! The whole and a change have one form, and each says how far into the log it is true; a change of what compaction has
+//! emptied does not, and changes nothing of that. No count is trusted for an allocation.
 
 use std::collections::VecDeque;
 
@@ -12,11 +12,14 @@ use super::{BATCHES_MAX, Producers};
 use crate::aborted::Aborted;
 use crate::error::LogError;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 // Persisted: never renumber.
 const PRODUCER: u8 = 1;
 const GONE: u8 = 2;
 const ABORTED: u8 = 3;
+const EMPTIED: u8 = 4;
+/// In the place of an end: as before.
+const NO_END: i64 = -1;
 const PRODUCER_LEN: usize = 8 + 2 + 4 + 8 + 8 + 8 + 1;
 const BATCH_LEN: usize = 4 + 8 + 4 + 8;
 const ABORTED_LEN: usize = 8 + 8 + 8 + 8;
@@ -63,6 +66,17 @@ impl Producers {
         out.into()
     }
 
+    /// The change that nothing is left of the transactions with these markers.
+    pub(super) fn encode_emptied(emptied: &[Aborted]) -> Bytes {
+        let mut out = vec![VERSION];
+        out.put_i64(NO_END);
+        for aborted in emptied {
+            out.put_u8(EMPTIED);
+            out.put_i64(aborted.last_offset);
+        }
+        out.into()
+    }
+
     fn begin(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.put_i64(self.end);
@@ -77,11 +91,14 @@ impl Producers {
         if *version != VERSION {
             return Err(damaged(format!("version {version}, known is {VERSION}")));
         }
-        let end = rest.try_get_i64().map_err(|_| cut_off())?;
-        if end < self.end {
-            return Err(damaged(format!("end {end} after {}", self.end)));
+        match rest.try_get_i64().map_err(|_| cut_off())? {
+            NO_END => {}
+            end if end < self.end => {
+                return Err(damaged(format!("end {end} after {}", self.end)));
+            }
+            end => self.end = end,
         }
-        self.end = end;
+        let mut emptied = Vec::new();
         while let Some((kind, behind)) = rest.split_first() {
             rest = behind;
             match *kind {
@@ -91,10 +108,15 @@ impl Producers {
                     self.take_out(id);
                 }
                 ABORTED => self.apply_aborted(&mut rest)?,
+                EMPTIED => {
+                    emptied.push(rest.try_get_i64().map_err(|_| cut_off())?);
+                }
                 kind => return Err(damaged(format!("kind {kind}"))),
             }
         }
         self.aborted.set_kept();
+        // One that is not known: the log start has passed it, or it was cut off.
+        let _known = self.aborted.remove(&emptied);
         Ok(())
     }
 

@@ -315,7 +315,7 @@ fn golden_bytes() {
         &[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 8],
     ]
     .concat();
-    let head = [2, 0, 0, 0, 0, 0, 0, 0, 12];
+    let head = [3, 0, 0, 0, 0, 0, 0, 0, 12];
     let golden = [&head[..], &seven, &open, &nine, &aborted].concat();
     assert_eq!(producers.encode(), golden);
     assert_eq!(producers.encode_changed().unwrap(), golden);
@@ -333,6 +333,15 @@ fn golden_bytes() {
     again.apply(&change).unwrap();
     producers.set_kept();
     assert_eq!(again, producers);
+    // Nothing is left of what was aborted at 10; that says nothing of the end.
+    let (emptied, change) = producers.forget_emptied(&[3, 10]);
+    let golden_change = [&[3][..], &[255; 8], &[4, 0, 0, 0, 0, 0, 0, 0, 10]].concat();
+    assert_eq!(change.unwrap(), golden_change);
+    again.apply(&golden_change).unwrap();
+    again.apply(&golden_change).unwrap();
+    assert_eq!((again, emptied.len()), (producers.clone(), 1));
+    assert!(producers.aborted_within(0, 100).is_empty());
+    assert_eq!(producers.forget_emptied(&[10]), (Vec::new(), None));
     let producers = reloaded_from(&golden);
     for at in 0..golden.len() {
         let mut damaged = golden.clone();

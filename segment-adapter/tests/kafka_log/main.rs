@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod append;
+mod compact;
 mod epochs;
 mod follower;
 mod limits;
