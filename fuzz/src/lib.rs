@@ -5,6 +5,7 @@
 //!
 //! The fuzzer itself is in `fuzz_targets`; this library does not know it.
 
+pub mod compact;
 pub mod kafka_log;
 pub mod metadata_entry;
 pub mod metadata_head;
@@ -46,6 +47,11 @@ pub const TARGETS: &[Target] = &[
         name: "record_batch",
         run: record_batch::run,
         seeds: record_batch::seeds,
+    },
+    Target {
+        name: "compact",
+        run: compact::run,
+        seeds: compact::seeds,
     },
     Target {
         name: "kafka_log",

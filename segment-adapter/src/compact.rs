@@ -27,7 +27,7 @@ use crate::compress::{Codec, DecodeFault};
 use crate::error::LogError;
 
 /// Checks a batch before anything in it is believed: that it follows `end`, and its checksum.
-fn check(batch: &Batch, end: i64) -> Result<(), LogError> {
+pub(crate) fn check(batch: &Batch, end: i64) -> Result<(), LogError> {
     let header = batch.header();
     if header.base_offset < end || header.last_offset_delta < 0 || header.records_count < 0 {
         return Err(LogError::Corrupt(format!(

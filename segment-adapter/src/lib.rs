@@ -59,6 +59,8 @@ mod position;
 mod producers;
 mod record;
 mod summary;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod validate;
 mod verification;
 

@@ -45,7 +45,10 @@ impl OffsetMap {
 
     /// Empties it for a part of a log that has at most `keys_max` different keys; it may hold no more than that.
     pub(crate) fn clear(&mut self, keys_max: u64) {
-        self.slots[..self.used].fill([0; 3]);
+        // What was never filled is not touched.
+        if self.len > 0 {
+            self.slots[..self.used].fill([0; 3]);
+        }
         // Twice the keys: short searches, as long as the budget allows.
         let wanted = usize::try_from(keys_max.saturating_mul(2)).unwrap_or(usize::MAX);
         self.used = wanted.clamp(1, self.slots.len());
