@@ -6,9 +6,9 @@ use std::{ffi::OsStr, sync::Arc};
 
 use s3stream::testing::SeaweedFs;
 use wal::{
-    Backend, EpochState, Identity, LogEpoch, LogState, LogUuid, Position,
+    Backend, LogState,
     object::{Config, ObjectLog},
-    testing::{OwnerProcess, own},
+    testing::{OwnerProcess, grant_next, new_log, own},
 };
 
 const ENDPOINT: &str = "S3STREAM_OWNER_ENDPOINT";
@@ -53,38 +53,18 @@ struct World {
 
 impl World {
     fn new(server: &SeaweedFs, round: usize) -> Self {
-        let identity = Identity {
-            cluster: 1,
-            log: LogUuid::new(2),
-            node: 3,
-        };
         Self {
             endpoint: server.endpoint(),
             prefix: format!("owners/{round}"),
-            state: LogState::new(identity, LogEpoch::new(1)),
+            state: new_log(),
             owners: Vec::new(),
         }
-    }
-
-    /// Grants the next opening its epoch; one that was not started stays listed.
-    fn grant(&mut self) {
-        let state = &mut self.state;
-        if state.owed.last().is_none_or(|e| e.epoch < state.epoch) {
-            state.owed.push(EpochState {
-                epoch: state.epoch,
-                trim: Position::default(),
-                durable_end: Position::default(),
-                sealed_end: None,
-                started: false,
-            });
-        }
-        state.grant(LogEpoch::new(state.epoch.get() + 1));
     }
 
     /// A process that opens the log.
     fn begin(&mut self) {
         if !self.owners.is_empty() {
-            self.grant();
+            grant_next(&mut self.state);
         }
         let first = self.owners.len() as u32 * RECORDS;
         let variables = [
@@ -111,7 +91,7 @@ impl World {
     /// Replaces the newest owner once more; what every owner acknowledged is in every replay after it, in order, and no replay takes anything back.
     async fn check(mut self, what: &str) {
         let newest = self.owners.len() - 1;
-        self.grant();
+        grant_next(&mut self.state);
         let mut replay = place(&self.endpoint, &self.prefix, 9)
             .open(&self.state)
             .await

@@ -18,6 +18,7 @@ mod owner_process;
 mod recording_device;
 mod runtime_clock;
 mod shared_disk;
+mod states;
 
 pub use conformance::{Storage, conformance};
 pub use device_contract::device_conformance;
@@ -33,3 +34,4 @@ pub use owner_process::{OwnerProcess, own};
 pub use recording_device::{Operation, RecordingDevice};
 pub use runtime_clock::RuntimeClock;
 pub use shared_disk::{SharedDisk, SharedHost, Step as ReservationStep};
+pub use states::{grant_next, new_log, trim_of};

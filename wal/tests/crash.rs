@@ -10,15 +10,15 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use wal::{
-    Backend, Commit, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Sink,
+    Backend, Commit, Error, Log, LogEpoch, LogState, Position, Sink,
     block::{BlockLog, Config, Device},
-    testing::{Hear, MemoryDevice, Operation, RecordingDevice},
+    testing::{Hear, MemoryDevice, Operation, RecordingDevice, new_log},
 };
 
 #[path = "support/records.rs"]
 mod records;
 
-use records::{Dice, name_of, payload};
+use records::{Dice, check_back, name_of, payload};
 
 const RING_START: usize = 128 * 1024;
 const CAPACITY: usize = 16 * 4096;
@@ -72,12 +72,7 @@ impl Workload {
     fn new(seed: u64) -> Self {
         let device = MemoryDevice::manual(RING_START + CAPACITY);
         let recording = RecordingDevice::new(Arc::new(device.clone()));
-        let identity = Identity {
-            cluster: 1,
-            log: LogUuid::new(0xabc << 64 | 5),
-            node: 3,
-        };
-        let state = LogState::new(identity, LogEpoch::new(1));
+        let state = new_log();
         recording.mark(Mark::State(state.clone()));
         Self {
             dice: Dice(seed),
@@ -404,26 +399,7 @@ impl Moment {
     }
 
     fn check_records(&self, back: &[u32]) {
-        let trim = self.trim();
-        let possible: Vec<_> = self
-            .appended
-            .iter()
-            .filter(|(_, p)| p.as_ref().is_none_or(|p| p.end > trim))
-            .map(|(n, _)| *n)
-            .collect();
-        let owed = possible
-            .iter()
-            .rposition(|n| self.acknowledged.contains(n))
-            .map_or(0, |i| i + 1);
-        assert!(
-            back.len() >= owed,
-            "W2: {back:?} of {possible:?}, {owed} are owed"
-        );
-        assert!(
-            back.len() <= possible.len(),
-            "invented: {back:?} of {possible:?}"
-        );
-        assert_eq!(back, &possible[..back.len()], "W1");
+        check_back(back, &self.appended, &self.acknowledged, self.trim());
     }
 
     fn trim(&self) -> Position {
@@ -607,12 +583,7 @@ fn each_acknowledgement_follows_the_completed_write_that_covers_it() {
 fn what_a_page_cache_held_is_durable_when_an_opening_returns() {
     // A process died with a write in the page cache, an opening served it, and a power cut took it away again (W8).
     let device = MemoryDevice::manual(RING_START + CAPACITY);
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    let mut first = Reopened::new(&device, LogState::new(identity, LogEpoch::new(1)));
+    let mut first = Reopened::new(&device, new_log());
     let replay = first.replay.take().unwrap();
     let mut state = first.state.clone();
     state.begin(replay.ends(), replay.start_position());
@@ -629,12 +600,7 @@ fn what_a_page_cache_held_is_durable_when_an_opening_returns() {
 fn a_frame_beyond_a_torn_one_never_returns_after_the_next_epoch() {
     // Frame n torn, n + 1 valid; n is rewritten by the next epoch with the same length; crash: the old n + 1 must not come back (W8).
     let device = MemoryDevice::manual(RING_START + CAPACITY);
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    let mut first = Reopened::new(&device, LogState::new(identity, LogEpoch::new(1)));
+    let mut first = Reopened::new(&device, new_log());
     let replay = first.replay.take().unwrap();
     let mut state = first.state.clone();
     state.begin(replay.ends(), replay.start_position());

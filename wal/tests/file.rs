@@ -10,21 +10,12 @@ use std::{
 };
 
 use wal::{
-    Backend, Error, Found, Identity, Log, LogEpoch, LogState, LogUuid, Replay,
+    Backend, Error, Found, Log, LogEpoch, LogState, Replay,
     block::{BlockLog, Config, Device, FileDevice, FileOptions, Refusal},
-    testing::{Hear, Storage, conformance},
+    testing::{Hear, Storage, conformance, new_log},
 };
 
 const CAPACITY: u64 = 4 << 20;
-
-fn state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
 
 fn log_in(folder: &Path) -> (PathBuf, BlockLog) {
     let path = folder.join("wal");
@@ -85,7 +76,7 @@ async fn a_file_through_the_page_cache_keeps_the_contract_and_says_so() {
 async fn a_new_file_is_allocated_and_written_before_it_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
-    let (log, _) = start(&place, &mut state()).await;
+    let (log, _) = start(&place, &mut new_log()).await;
     let metadata = fs::metadata(&path).unwrap();
     assert_eq!(metadata.len(), CAPACITY + 128 * 1024);
     assert!(
@@ -113,7 +104,7 @@ async fn identify_makes_no_file() {
 async fn a_log_in_use_is_neither_opened_nor_identified() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
-    let mut state = state();
+    let mut state = new_log();
     let (log, _) = start(&place, &mut state).await;
     let second = BlockLog::file(&path, CAPACITY);
     let error = refused(&second, &state).await;
@@ -134,7 +125,7 @@ async fn a_log_in_use_is_neither_opened_nor_identified() {
 async fn a_file_that_is_gone_or_empty_though_it_owes_is_missing_and_is_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
-    let mut state = state();
+    let mut state = new_log();
     let (log, _) = start(&place, &mut state).await;
     log.close().await.unwrap();
     fs::remove_file(&path).unwrap();
@@ -151,7 +142,7 @@ async fn a_file_that_is_gone_or_empty_though_it_owes_is_missing_and_is_not_made(
 async fn a_truncated_file_is_corrupt() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
-    let mut state = state();
+    let mut state = new_log();
     let (log, _) = start(&place, &mut state).await;
     log.close().await.unwrap();
     for len in [CAPACITY, 4096] {
@@ -176,7 +167,7 @@ async fn a_full_disk_at_creation_is_one_clear_error_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wal");
     let place = BlockLog::file(&path, 10 << 40);
-    let error = refused(&place, &state()).await;
+    let error = refused(&place, &new_log()).await;
     let Error::Io {
         op: "preallocate",
         place,
@@ -202,7 +193,7 @@ async fn a_draft_that_a_crash_left_is_no_log_and_in_nobodys_way() {
     let (path, place) = log_in(folder.path());
     fs::write(folder.path().join("wal.new"), vec![7; 300_000]).unwrap();
     assert_eq!(place.identify().await.unwrap(), Found::Blank);
-    let (log, hear) = start(&place, &mut state()).await;
+    let (log, hear) = start(&place, &mut new_log()).await;
     Hear::append(&*log, &[b"x"]).unwrap();
     hear.until_durable(1).await;
     assert!(path.exists() && !folder.path().join("wal.new").exists());
@@ -212,14 +203,14 @@ async fn a_draft_that_a_crash_left_is_no_log_and_in_nobodys_way() {
 async fn places_that_cannot_be_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("no").join("wal");
-    let error = refused(&BlockLog::file(&nowhere, CAPACITY), &state()).await;
+    let error = refused(&BlockLog::file(&nowhere, CAPACITY), &new_log()).await;
     assert!(error.to_string().contains("no/wal"), "{error}");
-    let error = refused(&BlockLog::file(folder.path(), CAPACITY), &state()).await;
+    let error = refused(&BlockLog::file(folder.path(), CAPACITY), &new_log()).await;
     assert!(
         error.to_string().contains(folder.path().to_str().unwrap()),
         "{error}"
     );
-    let error = refused(&BlockLog::file(folder.path().join("wal"), 100), &state()).await;
+    let error = refused(&BlockLog::file(folder.path().join("wal"), 100), &new_log()).await;
     assert!(matches!(error, Error::Invalid(_)), "{error}");
 }
 
@@ -227,7 +218,7 @@ async fn places_that_cannot_be_files_are_named() {
 async fn a_log_that_is_dropped_gives_its_file_back() {
     let folder = tempfile::tempdir().unwrap();
     let (_, place) = log_in(folder.path());
-    let mut state = state();
+    let mut state = new_log();
     for life in 0..20_u8 {
         let mut replay = place.open(&state).await.unwrap();
         let mut back = 0;
@@ -299,7 +290,7 @@ async fn a_volume_that_is_attached_again_opens_there() {
     let folder = tempfile::tempdir_in(".").unwrap();
     let file = folder.path().join("disk");
     fs::write(&file, vec![0; 8 << 20]).unwrap();
-    let mut state = state();
+    let mut state = new_log();
     let here = LoopDevice::over(&file, "4096");
     let (log, hear) = start(&BlockLog::file(&here.0, 0), &mut state).await;
     for n in 0..5_u8 {
@@ -327,7 +318,7 @@ async fn a_block_device_is_used_by_one_log_at_a_time() {
     fs::write(&file, vec![0; 8 << 20]).unwrap();
     let device = LoopDevice::over(&file, "4096");
     let place = BlockLog::file(&device.0, 0);
-    let mut state = state();
+    let mut state = new_log();
     let (log, _) = start(&place, &mut state).await;
     assert_eq!(log.usage().capacity, (8 << 20) - 128 * 1024);
     let error = refused(&place, &state).await;
@@ -351,7 +342,7 @@ async fn a_block_device_without_reservations_says_so_and_is_used() {
     );
     assert!(!reservations.shared().unwrap());
     drop((device, reservations));
-    start(&BlockLog::file(&disk.0, 0), &mut state()).await;
+    start(&BlockLog::file(&disk.0, 0), &mut new_log()).await;
     let plain = FileDevice::open(&file, options).await.unwrap().unwrap();
     assert!(plain.reservations().is_none(), "a file has none");
 }

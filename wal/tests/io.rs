@@ -22,11 +22,11 @@ use seccompiler::{
     SeccompRule,
 };
 use wal::{
-    Backend, Error, Identity, LogEpoch, LogState, LogUuid,
+    Backend, Error, LogEpoch, LogState,
     block::{BlockLog, Config, Device, FileDevice, FileOptions, Io},
     testing::{
         FaultyDevice, Hear, Heard, MemoryDevice, RecordingDevice, Storage, conformance,
-        device_conformance,
+        device_conformance, new_log,
     },
 };
 
@@ -217,12 +217,7 @@ fn a_ring_that_fails_under_load_ends_the_log_and_the_file_has_what_was_acknowled
     }
     let folder = tempfile::tempdir_in(".").unwrap();
     let path = folder.path().join("wal");
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    let mut state = LogState::new(identity, LogEpoch::new(1));
+    let mut state = new_log();
     let config = Config {
         overlap_bytes: 0,
         commit_bytes_max: 4096,

@@ -7,26 +7,17 @@ use std::{sync::Arc, time::Duration};
 use object_store::memory::InMemory;
 use tokio::time::Instant;
 use wal::{
-    Backend, Identity, LogEpoch, LogState, LogUuid,
+    Backend,
     block::BlockLog,
     object::{self, ObjectLog},
-    testing::{Hear, MemoryDevice},
+    testing::{Hear, MemoryDevice, new_log},
 };
-
-fn new_state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
 
 #[test]
 fn no_timer_and_no_poll_stands_between_a_block_write_and_its_acknowledgement() {
     // No runtime, no thread: whatever waited for a clock, or for somebody to look again, would wait for ever.
     let device = MemoryDevice::manual((128 + 256) << 10);
-    let mut state = new_state();
+    let mut state = new_log();
     let place = BlockLog::on(Arc::new(device.clone()));
     let replay = device.drive(place.open(&state)).unwrap();
     state.begin(replay.ends(), replay.start_position());
@@ -67,7 +58,7 @@ async fn no_timer_stands_between_a_put_and_its_acknowledgement() {
         puts_burst: 1000,
         ..object::Config::default()
     });
-    let mut state = new_state();
+    let mut state = new_log();
     let replay = place.open(&state).await.unwrap();
     state.begin(replay.ends(), replay.start_position());
     let hear = Hear::new();

@@ -3,22 +3,13 @@
 use std::sync::Arc;
 
 use wal::{
-    Backend, Error, Identity, LogEpoch, LogState, LogUuid, Position,
+    Backend, Error, LogEpoch, LogState, Position,
     block::{BlockLog, Config},
-    testing::{Hear, MemoryDevice},
+    testing::{Hear, MemoryDevice, new_log},
 };
 
 const RING_START: usize = 128 * 1024;
 const CAPACITY: usize = 17 * 4096;
-
-fn new_state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
 
 /// Opens, begins the granted epoch, appends records until `count` are in, and crashes.
 fn life(device: &MemoryDevice, config: &Config, state: &mut LogState, count: usize) {
@@ -49,7 +40,7 @@ fn a_log_whose_commits_are_not_whole_blocks_opens_again() {
             ..Config::default()
         };
         let device = MemoryDevice::manual(RING_START + CAPACITY);
-        let mut state = new_state();
+        let mut state = new_log();
         life(&device, &config, &mut state, 5);
         let log = BlockLog::on(Arc::new(device.clone())).with_config(config);
         let mut replay = device.drive(log.open(&state)).unwrap();
@@ -62,7 +53,7 @@ fn a_log_whose_commits_are_not_whole_blocks_opens_again() {
 #[test]
 fn a_state_that_points_far_past_the_ring_is_refused_and_not_appended_to() {
     let device = MemoryDevice::manual(RING_START + CAPACITY);
-    let mut state = new_state();
+    let mut state = new_log();
     life(&device, &Config::default(), &mut state, 2);
     state.owed[0].trim = Position::new(1 << 30);
     state.owed[0].durable_end = Position::new(1 << 30);

@@ -9,9 +9,9 @@ use std::sync::{
 
 use bytes::Bytes;
 use wal::{
-    Backend, Identity, LogEpoch, LogState, LogUuid,
+    Backend, LogEpoch,
     block::{BlockLog, Config, Device, Geometry, ReadDone, WriteDone},
-    testing::{Hear, MemoryDevice},
+    testing::{Hear, MemoryDevice, new_log},
 };
 
 const RING_START: usize = 128 * 1024;
@@ -75,12 +75,7 @@ impl Device for Counting {
 
 /// The most that was held while a log of `records` was opened and replayed, and how many came back.
 fn most_held(records: usize, commit_bytes_max: usize) -> (usize, usize) {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    let mut state = LogState::new(identity, LogEpoch::new(1));
+    let mut state = new_log();
     let device = MemoryDevice::manual(RING_START + records * (RECORD + 8192) + (1 << 20));
     let held = Arc::new(Held::default());
     let config = Config {

@@ -11,9 +11,9 @@ use std::{
 };
 
 use wal::{
-    Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Replay,
+    Backend, Error, Log, LogEpoch, LogState, Replay,
     block::{BlockLog, Config},
-    testing::{Hear, ReservationStep, SharedDisk, SharedHost},
+    testing::{Hear, ReservationStep, SharedDisk, SharedHost, new_log},
 };
 
 const LEN: usize = (128 + 256) << 10;
@@ -23,15 +23,6 @@ const STEPS: [ReservationStep; 3] = [
     ReservationStep::Reserve,
     ReservationStep::Preempt,
 ];
-
-fn new_state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
 
 fn place(host: &SharedHost) -> BlockLog {
     BlockLog::on(Arc::new(host.clone())).with_config(Config {
@@ -83,7 +74,7 @@ async fn the_writes_of_a_host_that_wakes_are_kept_out_and_its_log_ends_as_fenced
     for asleep_with in [0, 1, 3] {
         let disk = SharedDisk::new(LEN);
         let (first, second) = (healthy(&disk, 1), healthy(&disk, 2));
-        let mut state = new_state();
+        let mut state = new_log();
         let zombie = own(&first, &mut state).await.unwrap();
         zombie.append(1).await;
         zombie.append(2).await;
@@ -118,7 +109,7 @@ async fn the_writes_of_a_host_that_wakes_are_kept_out_and_its_log_ends_as_fenced
 async fn what_the_owner_is_acknowledged_until_the_pre_emption_is_replayed() {
     // The owner goes on at every step of the taker: what is read before the fence may be too little.
     let disk = SharedDisk::new(LEN);
-    let mut state = new_state();
+    let mut state = new_log();
     let owner = own(&healthy(&disk, 1), &mut state).await.unwrap();
     owner.append(1).await;
     let (log, hear) = (Arc::clone(&owner.log), Arc::clone(&owner.hear));
@@ -143,7 +134,7 @@ async fn a_taker_that_dies_at_any_step_leaves_a_volume_that_the_next_one_takes()
         for fails_after in [false, true] {
             let disk = SharedDisk::new(LEN);
             let first = healthy(&disk, 1);
-            let mut state = new_state();
+            let mut state = new_log();
             let owner = own(&first, &mut state).await.unwrap();
             owner.append(1).await;
             // It dies before the step, or right after it: at the next.
@@ -235,7 +226,7 @@ fn of_two_takers_in_any_order_of_their_steps_one_can_write() {
         let disk = SharedDisk::new(LEN);
         let turns = Arc::new(Turns::default());
         *turns.order.lock().unwrap() = (0..6).map(|i| 1 + ((bits >> i) & 1)).collect();
-        let states = [1, 2].map(|epoch| LogState::new(new_state().identity, LogEpoch::new(epoch)));
+        let states = [1, 2].map(|epoch| LogState::new(new_log().identity, LogEpoch::new(epoch)));
         let taken = thread::scope(|scope| {
             let one = scope.spawn(|| open_in_turn(&disk, &turns, 1, &states[0]));
             let two = scope.spawn(|| open_in_turn(&disk, &turns, 2, &states[1]));
@@ -253,11 +244,11 @@ fn of_two_takers_in_any_order_of_their_steps_one_can_write() {
 #[tokio::test]
 async fn a_process_that_was_started_by_mistake_fences_nobody() {
     let disk = SharedDisk::new(LEN);
-    let mut state = new_state();
+    let mut state = new_log();
     let stale = state.clone();
     let owner = own(&healthy(&disk, 1), &mut state).await.unwrap();
     owner.append(1).await;
-    let mut foreign = new_state();
+    let mut foreign = new_log();
     foreign.identity.cluster = 7;
     for state in [stale, foreign] {
         let refused = place(&healthy(&disk, 2)).open(&state).await.err();
@@ -274,21 +265,21 @@ async fn a_process_that_was_started_by_mistake_fences_nobody() {
 #[tokio::test]
 async fn a_shared_volume_that_takes_no_reservations_is_refused_and_another_is_used() {
     let disk = SharedDisk::new(LEN).without_reservations(true);
-    let refused = own(&healthy(&disk, 1), &mut new_state()).await.err();
+    let refused = own(&healthy(&disk, 1), &mut new_log()).await.err();
     assert!(
         matches!(&refused, Some(Error::Unguarded { place, .. }) if place == "shared disk"),
         "{refused:?}"
     );
     assert_eq!(disk.writes(), 0);
     let disk = SharedDisk::new(LEN).without_reservations(false);
-    let owner = own(&healthy(&disk, 1), &mut new_state()).await.unwrap();
+    let owner = own(&healthy(&disk, 1), &mut new_log()).await.unwrap();
     owner.append(1).await;
 }
 
 #[tokio::test]
 async fn an_owner_that_starts_again_on_its_host_keeps_the_volume() {
     let disk = SharedDisk::new(LEN);
-    let mut state = new_state();
+    let mut state = new_log();
     for life in 0..4_u8 {
         let owner = own(&healthy(&disk, 1), &mut state).await.unwrap();
         assert_eq!(owner.back, (0..life).collect::<Vec<_>>());

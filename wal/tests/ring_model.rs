@@ -6,9 +6,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use proptest::prelude::*;
 use wal::{
-    Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position,
+    Backend, Error, Log, LogEpoch, LogState, Position,
     block::{BlockLog, Config},
-    testing::{Hear, MemoryDevice},
+    testing::{Hear, MemoryDevice, new_log},
 };
 
 const LEN: usize = 128 * 1024 + 24 * 4096;
@@ -62,14 +62,9 @@ fn payload(number: u32, len: usize) -> Vec<u8> {
 
 impl Model {
     fn new(config: Config) -> Self {
-        let identity = Identity {
-            cluster: 1,
-            log: LogUuid::new(77),
-            node: 3,
-        };
         let mut model = Self {
             device: MemoryDevice::manual(LEN),
-            state: LogState::new(identity, LogEpoch::new(1)),
+            state: new_log(),
             config,
             records: VecDeque::new(),
             next: 0,

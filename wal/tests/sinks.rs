@@ -9,18 +9,13 @@ use std::{
 };
 
 use wal::{
-    Backend, Commit, Error, Identity, Log, LogEpoch, LogState, LogUuid, Sink,
+    Backend, Commit, Error, Log, Sink,
     block::{BlockLog, Config},
-    testing::MemoryDevice,
+    testing::{MemoryDevice, new_log},
 };
 
 fn start(device: &MemoryDevice, sink: Arc<dyn Sink>) -> Arc<dyn Log> {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    let mut state = LogState::new(identity, LogEpoch::new(1));
+    let mut state = new_log();
     let config = Config {
         in_flight_max: 1,
         ..Config::default()

@@ -5,9 +5,9 @@
 use std::{ops::Range, sync::Arc};
 
 use wal::{
-    Backend, Error, Identity, LogEpoch, LogState, LogUuid, Position,
+    Backend, Error, LogEpoch, LogState, Position,
     block::{BlockLog, Config},
-    testing::{Hear, MemoryDevice},
+    testing::{Hear, MemoryDevice, new_log},
 };
 
 const RING_START: usize = 128 * 1024;
@@ -30,13 +30,8 @@ fn complete_all(device: &MemoryDevice) {
 
 /// 80 records of a frame each, and what the next opening is told.
 fn written() -> (MemoryDevice, LogState, Vec<Range<Position>>) {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
     let device = MemoryDevice::manual(RING_START + CAPACITY);
-    let mut state = LogState::new(identity, LogEpoch::new(1));
+    let mut state = new_log();
     let replay = device.drive(place(&device).open(&state)).unwrap();
     state.begin(replay.ends(), replay.start_position());
     let log = device.drive(replay.start(Hear::new() as _)).unwrap();

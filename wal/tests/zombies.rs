@@ -8,21 +8,12 @@
 use std::sync::Arc;
 
 use wal::{
-    Backend, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position, Replay,
+    Backend, Error, Log, LogEpoch, LogState, Position, Replay,
     block::{BlockLog, Config, FileDevice, FileOptions},
-    testing::{Fault, FaultyDevice, Hear, MemoryDevice},
+    testing::{Fault, FaultyDevice, Hear, MemoryDevice, new_log},
 };
 
 const LEN: usize = 128 * 1024 + 32 * 4096;
-
-fn new_state() -> LogState {
-    let identity = Identity {
-        cluster: 1,
-        log: LogUuid::new(2),
-        node: 3,
-    };
-    LogState::new(identity, LogEpoch::new(1))
-}
 
 fn config() -> Config {
     Config {
@@ -60,7 +51,7 @@ impl World {
             device,
             faulty,
             place,
-            state: new_state(),
+            state: new_log(),
         }
     }
 
@@ -165,7 +156,7 @@ fn a_device_that_lost_its_lock_gives_the_taker_an_epoch_that_fences_the_one_befo
     for step in ["granted", "opened", "started"] {
         let device = MemoryDevice::manual(LEN);
         let place = || BlockLog::on(Arc::new(device.clone())).with_config(config());
-        let mut state = new_state();
+        let mut state = new_log();
         let replay = device.drive(place().open(&state)).unwrap();
         state.begin(replay.ends(), replay.start_position());
         drop(device.drive(replay.start(Hear::new() as _)).unwrap());
@@ -223,7 +214,7 @@ fn an_epoch_that_was_granted_and_never_wrote_is_passed_over_with_everything_trim
 
 /// Writes records through `place` and crashes; what the next opening is told.
 async fn fill(place: &BlockLog, count: u8) -> (LogState, Position) {
-    let mut state = new_state();
+    let mut state = new_log();
     let replay = place.open(&state).await.unwrap();
     state.begin(replay.ends(), replay.start_position());
     let hear = Hear::new();

@@ -12,7 +12,10 @@ use wal::{
     testing::{Change, DirectoryImage, Hear, ModelDirectory, ModelHost, Step},
 };
 
-use crate::{records::Dice, support::*};
+use crate::{
+    records::{Dice, check_back},
+    support::*,
+};
 
 #[derive(Clone, Debug)]
 enum Mark {
@@ -203,25 +206,7 @@ impl Known {
     fn check(&self, back: &[u32]) {
         let owed = self.state.iter().flat_map(|s| &s.owed).map(|e| e.trim);
         let trim = owed.min().unwrap_or_default();
-        let possible: Vec<_> = self
-            .appended
-            .iter()
-            .filter(|(_, p)| p.as_ref().is_none_or(|p| p.end > trim))
-            .map(|(n, _)| *n)
-            .collect();
-        let owed = possible
-            .iter()
-            .rposition(|n| self.acknowledged.contains(n))
-            .map_or(0, |i| i + 1);
-        assert!(
-            back.len() >= owed,
-            "W2: {back:?} of {possible:?}, {owed} are owed"
-        );
-        assert!(
-            back.len() <= possible.len(),
-            "invented: {back:?} of {possible:?}"
-        );
-        assert_eq!(back, &possible[..back.len()], "W1");
+        check_back(back, &self.appended, &self.acknowledged, trim);
     }
 
     /// The state of the next opening.

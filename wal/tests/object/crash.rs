@@ -15,14 +15,14 @@ use std::{
 use bytes::Bytes;
 use object_store::path::Path;
 use wal::{
-    Backend, Commit, Error, Log, LogEpoch, LogState, Position, Sink,
+    Backend, Commit, Error, Log, LogState, Position, Sink,
     object::{Config, ObjectLog},
     testing::{Hear, ModelStore, Objects, Request, StoreStep},
 };
 
 use crate::{
     records::{self, Dice, name_of, payload},
-    support::{grant_next, identity, settle, trim_of},
+    support::{grant_next, settle, state, trim_of},
 };
 
 /// A bucket outlives the process: a restart finds what is there.
@@ -81,7 +81,7 @@ struct Workload {
 impl Workload {
     fn new(seed: u64) -> Self {
         let store = ModelStore::default();
-        let state = LogState::new(identity(), LogEpoch::new(1));
+        let state = state();
         store.mark(Mark::State(state.clone()));
         Self {
             dice: Dice(seed),

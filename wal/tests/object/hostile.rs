@@ -19,7 +19,7 @@ use wal::{
 
 use crate::{
     records::{Dice, name_of, payload},
-    support::{grant_next, identity, state, trim_of},
+    support::{grant_next, state, trim_of},
 };
 
 /// Longer than a request is patient, many times over: whoever waits longer waits for ever.
@@ -336,7 +336,7 @@ async fn written() -> (World, Vec<u32>) {
 fn another() -> LogState {
     let identity = Identity {
         log: LogUuid::new(77),
-        ..identity()
+        ..state().identity
     };
     LogState::new(identity, LogEpoch::new(50))
 }

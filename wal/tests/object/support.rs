@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use object_store::{ObjectStore, path::Path};
 use wal::{
-    Backend, EpochState, Error, Identity, Log, LogEpoch, LogState, LogUuid, Position,
+    Backend, Error, Log, LogEpoch, LogState, Position,
     object::{Config, ObjectLog},
     testing::{Hear, ModelStore},
 };
+
+pub(crate) use wal::testing::{grant_next, new_log as state, trim_of};
 
 pub(crate) type Store = ModelStore;
 
@@ -16,38 +18,6 @@ pub(crate) async fn settle() {
     for _ in 0..60 {
         tokio::task::yield_now().await;
     }
-}
-
-pub(crate) fn identity() -> Identity {
-    Identity {
-        cluster: 1,
-        log: LogUuid::new(0xabc << 64 | 2),
-        node: 3,
-    }
-}
-
-/// Of a log that was never opened.
-pub(crate) fn state() -> LogState {
-    LogState::new(identity(), LogEpoch::new(1))
-}
-
-/// The next opening is granted its epoch; one that was not started stays listed.
-pub(crate) fn grant_next(state: &mut LogState) {
-    if state.owed.last().is_none_or(|e| e.epoch < state.epoch) {
-        state.owed.push(EpochState {
-            epoch: state.epoch,
-            trim: Position::default(),
-            durable_end: Position::default(),
-            sealed_end: None,
-            started: false,
-        });
-    }
-    state.grant(LogEpoch::new(state.epoch.get() + 1));
-}
-
-/// What ends at or below this was trimmed. A later epoch's trim is at least where it began.
-pub(crate) fn trim_of(state: &LogState) -> Position {
-    state.started().next().map(|e| e.trim).unwrap_or_default()
 }
 
 pub(crate) async fn start(

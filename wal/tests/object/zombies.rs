@@ -14,7 +14,7 @@ use wal::{
     testing::{Hear, Request},
 };
 
-use crate::support::{Store, grant_next, identity, settle, trim_of};
+use crate::support::{Store, grant_next, settle, state, trim_of};
 
 fn config() -> Config {
     Config {
@@ -44,7 +44,7 @@ impl Metadata {
     fn of_log(uuid: u128) -> Self {
         let identity = Identity {
             log: LogUuid::new(uuid),
-            ..identity()
+            ..state().identity
         };
         Self {
             state: LogState::new(identity, LogEpoch::new(1)),

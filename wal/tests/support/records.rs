@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each suite uses its part")]
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use wal::{LogState, Position};
 
@@ -60,4 +60,29 @@ impl Dice {
             .wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % n as u64) as usize
     }
+}
+
+/// What came back is the beginning of what was appended and is not trimmed, in order and without gaps (W1), at least as far as was acknowledged (W2).
+pub(crate) fn check_back(
+    back: &[u32],
+    appended: &[(u32, Option<Range<Position>>)],
+    acknowledged: &BTreeSet<u32>,
+    trim: Position,
+) {
+    let possible = appended
+        .iter()
+        .filter(|(_, position)| position.as_ref().is_none_or(|p| p.end > trim));
+    let possible: Vec<_> = possible.map(|(record, _)| *record).collect();
+    let owed = possible
+        .iter()
+        .rposition(|record| acknowledged.contains(record))
+        .map_or(0, |i| i + 1);
+    assert!(
+        back.len() >= owed,
+        "W2: {back:?} of {possible:?}, {owed} are owed"
+    );
+    assert!(
+        possible.starts_with(back),
+        "W1, or invented: {back:?} of {possible:?}"
+    );
 }
