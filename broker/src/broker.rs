@@ -6,6 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use s3stream::{Engine, NodeId, store::Credentials};
+use segment_adapter::Compactor;
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -14,7 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    config::Config, node::Node, retention, server, start_error::StartError, topics::Topics,
+    cleaner,
+    config::{Config, ConfigError, Problem},
+    node::Node,
+    retention, server,
+    start_error::StartError,
+    topics::Topics,
 };
 
 /// A broker that serves Produce, InitProducerId, Fetch, ListOffsets, OffsetForLeaderEpoch, Metadata, FindCoordinator,
@@ -28,6 +34,7 @@ pub struct Broker {
     stopping: watch::Sender<bool>,
     server: JoinHandle<()>,
     retention: JoinHandle<()>,
+    cleaner: JoinHandle<()>,
 }
 
 impl Broker {
@@ -66,10 +73,17 @@ impl Broker {
             .await
             .map_err(|error| StartError::open(&config, error))?;
         let node = Arc::new(Node::new(config, topics));
+        let compactor = Compactor::new(node.config.cleaner.compactor()).map_err(|error| {
+            ConfigError::Invalid(vec![Problem {
+                key: "cleaner".into(),
+                what: error.to_string(),
+            }])
+        })?;
         let (stopping, stopped) = watch::channel(false);
         Ok(Self {
             server: tokio::spawn(server::run(listener, node.clone(), stopped)),
             retention: tokio::spawn(retention::run(node.clone())),
+            cleaner: tokio::spawn(cleaner::run(node.clone(), compactor)),
             address,
             node,
             stopping,
@@ -112,6 +126,7 @@ impl Broker {
         let deadline = Instant::now() + allowed;
         self.stopping.send_replace(true);
         self.retention.abort();
+        self.cleaner.abort();
         // Half for clients that do not take their answers; the other half at least is the engine's.
         if timeout(allowed / 2, &mut self.server).await.is_err() {
             tracing::warn!("connections were cut off: they did not take their answers in time");
@@ -132,5 +147,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.server.abort();
         self.retention.abort();
+        self.cleaner.abort();
+        self.cleaner.abort();
     }
 }

@@ -7,8 +7,10 @@ use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+mod cleaner;
 mod limits;
 
+pub use cleaner::Cleaner;
 pub use limits::Limits;
 
 /// A broker's configuration.
@@ -31,6 +33,8 @@ pub struct Config {
     pub shutdown_timeout_ms: u64,
     /// Topics.
     pub topics: TopicDefaults,
+    /// Compaction of topics.
+    pub cleaner: Cleaner,
     /// What clients may use.
     pub limits: Limits,
     /// The engine: its memory, and how it writes to the bucket.
@@ -62,6 +66,7 @@ impl Default for Config {
             metadata: "bucket:".into(),
             shutdown_timeout_ms: 30_000,
             topics: TopicDefaults::default(),
+            cleaner: Cleaner::default(),
             limits: Limits::default(),
             engine: s3stream::Config::default(),
         }
@@ -201,6 +206,7 @@ impl Config {
             "topics.retention_check_interval_ms",
             "0 would never rest".into(),
         );
+        self.cleaner.validate(&mut check);
         self.limits.validate(&mut check);
         if let Err(engine) = self.engine.validate() {
             problems.extend(engine.into_iter().map(|problem| Problem {
@@ -276,6 +282,10 @@ mod tests {
                 partitions_default: 0,
                 ..TopicDefaults::default()
             },
+            cleaner: Cleaner {
+                backoff_ms: 0,
+                ..Cleaner::default()
+            },
             limits: Limits {
                 connections_max: 0,
                 ..Limits::default()
@@ -295,6 +305,7 @@ mod tests {
             "node_id",
             "wal",
             "topics.partitions_default",
+            "cleaner.backoff_ms",
             "limits.connections_max",
         ];
         assert_eq!(keys, expected);

@@ -26,6 +26,7 @@
 mod api;
 mod broker;
 mod budget;
+mod cleaner;
 mod cli;
 mod clock;
 mod config;
@@ -40,5 +41,5 @@ mod wire;
 
 pub use broker::Broker;
 pub use cli::main;
-pub use config::{Config, ConfigError, Limits, Problem, TopicDefaults};
+pub use config::{Cleaner, Config, ConfigError, Limits, Problem, TopicDefaults};
 pub use start_error::StartError;

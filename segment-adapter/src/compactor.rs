@@ -79,6 +79,11 @@ impl Compactor {
         &self.config
     }
 
+    /// Gives back its memory; the next pass asks for it again.
+    pub fn rest(&mut self) {
+        self.map = None;
+    }
+
     /// An empty map for at most `keys_max` different keys, and the pace to keep.
     pub(crate) fn begin(&mut self, keys_max: u64) -> (&mut OffsetMap, &mut Pace) {
         let budget = self.config.dedupe_buffer_bytes;

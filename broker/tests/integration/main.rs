@@ -10,6 +10,7 @@
 
 mod admin;
 mod clients;
+mod compaction;
 mod fetch;
 mod kcat;
 mod kill;
