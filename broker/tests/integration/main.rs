@@ -8,6 +8,7 @@
     reason = "real sockets, processes and clients, in real time"
 )]
 
+mod aborted;
 mod admin;
 mod clients;
 mod compaction;
