@@ -490,3 +490,37 @@ async fn a_log_whose_streams_were_reopened_stops() {
     assert!(log.roll(Bytes::new(), None, None).is_err() && log.trim_front(..1).await.is_err());
     assert_eq!(read_all(&reopened).await, expected(&[(0, "a"), (1, "b")]));
 }
+
+#[tokio::test]
+async fn a_replacement_is_there_whole_or_not_at_all() {
+    for forgets in [false, true] {
+        let mut world = World::new(3).await;
+        let log = open(&world).await;
+        for text in ["a", "b"] {
+            put(&log, 10, text).await;
+            log.roll(Bytes::new(), None, None).unwrap().await.unwrap();
+        }
+        let other = world.streams().await.pop().unwrap();
+        other.append(10, &[b"c"]).unwrap().await.unwrap();
+        log.attach(other.clone()).unwrap();
+        world.hold();
+        {
+            let with = vec![segment_of(0..10, &other, 0..10)];
+            let mut replaced = Box::pin(log.replace(0..20, with, || ((), None)));
+            assert!(futures::poll!(replaced.as_mut()).is_pending());
+            // Not before it is durable.
+            assert_eq!(read_all(&log).await, expected(&[(0, "a"), (10, "b")]));
+        }
+        world.crash(forgets).await;
+        world.release();
+        let log = open(&world).await;
+        log.attach(world.streams().await.pop().unwrap()).unwrap();
+        let records = [(0, "a"), (10, "b")];
+        let now = if forgets {
+            expected(&records)
+        } else {
+            expected(&[(0, "c")])
+        };
+        assert_eq!(read_all(&log).await, now);
+    }
+}
