@@ -198,6 +198,14 @@ pub enum LogError {
         /// Where it should have begun.
         start: i64,
     },
+    /// The log is that of another topic.
+    #[error("topic id {asked:032x} for the log of topic {known:032x}")]
+    InconsistentTopicId {
+        /// What the caller said.
+        asked: u128,
+        /// What the log has.
+        known: u128,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
@@ -245,6 +253,7 @@ impl LogError {
             Self::Storage(_) | Self::StoredState(_) | Self::Closed => 56,
             Self::UnsupportedCompression(_) => 76,
             Self::InvalidRecord { .. } => 87,
+            Self::InconsistentTopicId { .. } => 103,
             Self::Stopped(cause) => cause.code(),
         }
     }
@@ -387,6 +396,7 @@ mod tests {
                 52,
             ),
             (LogError::NoTransactionVersion, -1),
+            (LogError::InconsistentTopicId { asked: 1, known: 2 }, 103),
             (LogError::InvalidEpoch { epoch: -1, start }, -1),
             (
                 LogError::UnexpectedAppendOffset {

@@ -1,11 +1,12 @@
 //! One partition's log: a leader's appends with offsets given out in order, on the streams of one group (K3).
 //!
-//! `log_start <= lso <= hw <= leo`, and `hw` is the end of what is durable (K2): nothing above it is read. Offsets are
+//! `log_start <= lso <= hw <= confirmed <= leo`, and nothing above `confirmed`, the end of what is durable, is read (K2). Offsets are
 //! given out under one short lock, in the order of the calls; durability follows in that order. A failed append stops the
 //! log: every later call fails with the first error until the log is opened again. It knows nothing of topics or requests,
 //! and it runs nothing by itself: the owner calls [`KafkaLog::delete_old_segments`] and [`KafkaLog::compact`] now and then.
 
 mod append;
+mod checkpoint;
 mod compact;
 mod epochs;
 mod follower;
@@ -15,6 +16,7 @@ mod retention;
 mod times;
 mod transactions;
 mod truncate;
+mod watermark;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,8 +61,8 @@ struct Shared {
     maintenance: tokio::sync::Mutex<()>,
     /// Held by whoever appends to what compaction writes anew. Taken before the one above, or only tried.
     compacting: tokio::sync::Mutex<()>,
-    /// Told when the log start has moved: with it the last stable offset may.
-    start_moved: tokio::sync::Notify,
+    /// Told when the log start, or the high watermark by the broker's word, has moved, and when the log is over.
+    moved: tokio::sync::Notify,
 }
 
 struct State {
@@ -77,6 +79,10 @@ struct State {
     /// What is not durable included. The meta stream has what they were at the last note or roll.
     producers: Producers,
     verifications: Verifications,
+    /// That of its topic, once somebody has said it.
+    topic_id: Option<u128>,
+    /// The high watermark that the broker has set; `None` if it has not, and it is the end of what is durable.
+    hw: Option<i64>,
     /// How often the log was cut since it was opened.
     truncations: u64,
     /// How many aborted transactions compaction has left nothing of since then.
@@ -120,12 +126,16 @@ impl KafkaLog {
 
     fn offsets_in(&self, state: &mut State) -> Offsets {
         let bounds = self.shared.log.bounds();
-        let (log_start, hw) = (bounds.start as i64, bounds.confirm as i64);
+        let (log_start, confirmed) = (bounds.start as i64, bounds.confirm as i64);
+        let hw = state
+            .hw
+            .map_or(confirmed, |hw| hw.clamp(log_start, confirmed));
         let unstable = state.producers.first_unstable(hw).unwrap_or(hw);
         Offsets {
             log_start,
             lso: unstable.clamp(log_start, hw),
             hw,
+            confirmed,
             leo: bounds.next as i64,
         }
     }
@@ -155,38 +165,48 @@ impl KafkaLog {
     pub async fn close(&self) -> Result<(), LogError> {
         let noted = {
             let mut state = self.shared.state.lock();
-            match &state.life {
-                Life::Open | Life::Closed => {}
+            let noted = match &state.life {
+                Life::Open => self.note_all(&mut state),
+                Life::Closed => Ok(None),
                 Life::Deleted | Life::Stopped(_) => return Err(state.life.error()),
-            }
-            let summary = state.active.clone();
-            let change = state.producers.encode_changed();
-            let bounds = self.shared.log.bounds();
-            let quiet = summary.bytes == state.noted_bytes
-                && change.is_none()
-                && bounds.confirm == bounds.next;
-            let first = !matches!(state.life, Life::Closed);
+            };
             state.life = Life::Closed;
-            if quiet || !first {
-                None
-            } else {
-                // Queued after every append, so it is durable only when they are.
-                let note = Note::Summary(summary).encode();
-                Some(self.shared.log.annotate(note, change))
-            }
+            noted
         };
-        // No room for the note is no reason to fail: opening then reads a little data.
         let outcome = match noted {
-            Some(Ok(append)) => append.await.map(drop),
-            // A cut or a close whose caller went away may be in flight.
-            Some(Err(_)) | None => self.shared.log.flushed().await,
+            // Queued after every append, so it is durable only when they are.
+            Ok(Some(append)) => append.await.map(drop),
+            // What is in flight is waited for, also a cut or a close whose caller went away. No room for the note is no
+            // reason to fail: opening then reads a little data.
+            Ok(None) | Err(_) => self.shared.log.flushed().await,
         };
         outcome.map_err(|error| self.failed(error))
     }
 
-    /// From now on every call answers `Deleted`. Destroying the streams is the owner's.
+    /// Says whose log it is: the id of its topic. It is known until the log is opened again.
+    ///
+    /// # Errors
+    /// `InconsistentTopicId`: it is the log of another.
+    pub fn assign_topic_id(&self, topic_id: u128) -> Result<(), LogError> {
+        let known = *self.shared.state.lock().topic_id.get_or_insert(topic_id);
+        if known == topic_id {
+            return Ok(());
+        }
+        Err(LogError::InconsistentTopicId {
+            asked: topic_id,
+            known,
+        })
+    }
+
+    /// The id of its topic, if anybody has said it.
+    pub fn topic_id(&self) -> Option<u128> {
+        self.shared.state.lock().topic_id
+    }
+
+    /// From now on every call answers `Deleted`, also those that wait. Destroying the streams is the owner's.
     pub fn mark_deleted(&self) {
         self.shared.state.lock().life = Life::Deleted;
+        self.shared.moved.notify_waiters();
     }
 
     /// Whether the log is stopped, and why: drop it and open it again.
@@ -211,10 +231,15 @@ impl KafkaLog {
     }
 
     fn stop(&self, cause: LogError) {
-        let mut state = self.shared.state.lock();
-        if matches!(state.life, Life::Open | Life::Closed) {
+        {
+            let mut state = self.shared.state.lock();
+            if !matches!(state.life, Life::Open | Life::Closed) {
+                return;
+            }
             state.life = Life::Stopped(Arc::new(cause));
         }
+        // Who waits is answered.
+        self.shared.moved.notify_waiters();
     }
 
     fn check_readable(&self) -> Result<(), LogError> {

@@ -4,23 +4,25 @@ use bytes::Bytes;
 
 use crate::verification::Guard;
 
-/// Where a log is: `log_start <= lso <= hw <= leo`.
+/// Where a log is: `log_start <= lso <= hw <= confirmed <= leo`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
     /// The first offset that can be read.
     pub log_start: i64,
     /// Last stable offset: no transaction is open or undecided below it (floored at the log start).
     pub lso: i64,
-    /// High watermark: one past the last offset that is durable and readable (K2).
+    /// High watermark: one past the last offset that consumers read. What is durable, unless the broker has set it lower.
     pub hw: i64,
+    /// One past the last offset that is durable (K2).
+    pub confirmed: i64,
     /// Log end offset: what the next record will get.
     pub leo: i64,
 }
 
-/// How far a reader sees. What is not durable is nobody's, so a follower sees as far as a reader does (K2).
+/// How far a reader sees. What is not durable is nobody's, so a follower sees no further than that (K2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Isolation {
-    /// All there is to copy: a follower's reads.
+    /// All that is durable, to copy it: a follower's reads.
     LogEnd,
     /// Below the high watermark, whatever becomes of its transactions: "read uncommitted".
     #[default]
@@ -33,7 +35,8 @@ impl Offsets {
     /// Where a reader's sight ends.
     pub fn bound(&self, isolation: Isolation) -> i64 {
         match isolation {
-            Isolation::LogEnd | Isolation::HighWatermark => self.hw,
+            Isolation::LogEnd => self.confirmed,
+            Isolation::HighWatermark => self.hw,
             Isolation::TxnCommitted => self.lso,
         }
     }

@@ -8,7 +8,7 @@ use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::error::LogError;
 use crate::header::{BatchHeader, TimestampType};
-use crate::position::{AppendInfo, AppendOptions};
+use crate::position::{AppendInfo, AppendOptions, Isolation};
 use crate::producers::{Entry, Produced, Request};
 use crate::summary::{Note, Sealed, Summary};
 use crate::validate::{Validated, validate};
@@ -38,7 +38,7 @@ enum Pending {
 }
 
 impl AppendHandle {
-    /// Waits until the records are durable and readable: `hw > info.last_offset`. Dropping it cancels nothing. Of a
+    /// Waits until the records are durable: `confirmed > info.last_offset`. Dropping it cancels nothing. Of a
     /// duplicate whose original fails it may wait until the streams are appended to again; bound the wait.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl AppendHandle {
                 }
             },
             Some((log, Pending::Original(last_offset))) => {
-                log.wait_for_hw(last_offset).await?;
+                log.wait_for(Isolation::LogEnd, last_offset).await?;
                 // Looked at after the wait: what moved may have been the same offsets after a failure, with other records.
                 match log.stopped() {
                     Some(error) => Err(error),

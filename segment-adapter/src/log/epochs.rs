@@ -39,7 +39,7 @@ impl KafkaLog {
         epochs
     }
 
-    /// Where the largest leader epoch at or below `epoch` ends; never past the high watermark (K2). Only after making
+    /// Where the largest leader epoch at or below `epoch` ends; never past what is durable (K2). Only after making
     /// sure that the log is still this node's (S8).
     ///
     /// # Errors
@@ -50,9 +50,9 @@ impl KafkaLog {
         current.map_err(|error| self.failed(error))?;
         // Or of another instance here, if the log below was reopened.
         self.check_readable()?;
-        let hw = self.offsets().hw;
-        let mut end = self.known_epochs().end_offset(epoch, hw);
-        end.end_offset = end.end_offset.min(hw);
+        let confirmed = self.offsets().confirmed;
+        let mut end = self.known_epochs().end_offset(epoch, confirmed);
+        end.end_offset = end.end_offset.min(confirmed);
         Ok(end)
     }
 

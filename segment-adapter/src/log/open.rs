@@ -55,6 +55,8 @@ impl KafkaLog {
                     epoch_notes: recovered.epoch_notes,
                     producers: recovered.producers,
                     verifications: Verifications::default(),
+                    topic_id: None,
+                    hw: None,
                     truncations: 0,
                     emptied: 0,
                     uncleanable: None,
@@ -62,7 +64,7 @@ impl KafkaLog {
                 }),
                 maintenance: tokio::sync::Mutex::new(()),
                 compacting: tokio::sync::Mutex::new(()),
-                start_moved: tokio::sync::Notify::new(),
+                moved: tokio::sync::Notify::new(),
             }),
         })
     }

@@ -94,13 +94,7 @@ impl KafkaLog {
     /// `Stopped`, `Deleted`, `Storage`, `NotLeader`: it will not come. A log whose storage is being reopened may keep
     /// the caller waiting; bound the wait, as a fetch does.
     pub async fn wait_for_hw(&self, beyond: i64) -> Result<Offsets, LogError> {
-        self.check_readable()?;
-        if let Ok(beyond) = u64::try_from(beyond) {
-            let waited = self.shared.log.wait_confirm(beyond).await;
-            waited.map_err(|error| self.failed(error))?;
-        }
-        self.check_readable()?;
-        Ok(self.offsets())
+        self.wait_for(Isolation::HighWatermark, beyond).await
     }
 
     /// As [`Self::wait_for_hw`], for where the sight of a reader of this isolation ends: it returns once that has moved
@@ -109,22 +103,24 @@ impl KafkaLog {
     /// # Errors
     /// As [`Self::wait_for_hw`].
     pub async fn wait_for(&self, isolation: Isolation, beyond: i64) -> Result<Offsets, LogError> {
-        if isolation != Isolation::TxnCommitted {
-            return self.wait_for_hw(beyond).await;
-        }
         loop {
-            let start_moved = self.shared.start_moved.notified();
-            tokio::pin!(start_moved);
+            let moved = self.shared.moved.notified();
+            tokio::pin!(moved);
             // From here on a move is not missed.
-            start_moved.as_mut().enable();
+            moved.as_mut().enable();
+            self.check_readable()?;
             let offsets = self.offsets();
-            if offsets.lso > beyond {
+            if offsets.bound(isolation) > beyond {
                 return Ok(offsets);
             }
+            // Nobody sees further than what is durable.
+            let durable = offsets.confirmed.max(beyond) as u64;
             tokio::select! {
                 biased;
-                moved = self.wait_for_hw(offsets.hw) => { moved?; }
-                () = start_moved => {}
+                waited = self.shared.log.wait_confirm(durable) => {
+                    waited.map_err(|error| self.failed(error))?;
+                }
+                () = moved => {}
             }
         }
     }

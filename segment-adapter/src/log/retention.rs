@@ -95,7 +95,7 @@ impl KafkaLog {
             state.epochs.forget_below(start);
             state.producers.forget_aborted_below(start);
         }
-        self.shared.start_moved.notify_waiters();
+        self.shared.moved.notify_waiters();
     }
 
     /// How many segments go and the offset below which they lie; begins a new one if all would go.

@@ -92,12 +92,12 @@ impl KafkaLog {
         self.append_with(batch, leader_epoch, &options)
     }
 
-    /// The first offset of a transaction that is open or whose end is not durable, not below the log start.
+    /// The first offset of a transaction that is open or whose end is not below the high watermark, not below the log start.
     pub fn first_unstable_offset(&self) -> Option<i64> {
         let mut state = self.shared.state.lock();
-        let bounds = self.shared.log.bounds();
-        let unstable = state.producers.first_unstable(bounds.confirm as i64);
-        unstable.map(|offset| offset.max(bounds.start as i64))
+        let offsets = self.offsets_in(&mut state);
+        let unstable = state.producers.first_unstable(offsets.hw);
+        unstable.map(|offset| offset.max(offsets.log_start))
     }
 
     /// The producers that the log knows, by id.

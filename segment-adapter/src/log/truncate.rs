@@ -28,6 +28,8 @@ struct Cut {
     /// One past the last offset afterwards, in the gap before that record's batch or within it.
     end: i64,
     start: i64,
+    /// Nothing is left.
+    anew: bool,
     epochs: Epochs,
     producers: Producers,
     /// What is left of the segment that the cut lies in.
@@ -95,7 +97,7 @@ impl KafkaLog {
     /// The offsets of a log that has nothing in flight.
     fn quiet(&self) -> Result<Offsets, LogError> {
         let offsets = self.offsets();
-        if offsets.hw < offsets.leo {
+        if offsets.confirmed < offsets.leo {
             return Err(LogError::Busy("appends are in flight".into()));
         }
         Ok(offsets)
@@ -128,6 +130,7 @@ impl KafkaLog {
             at,
             end,
             start,
+            anew: false,
             last: summing.finish(at, &epochs),
             epochs,
             producers: restoring.finish(),
@@ -137,7 +140,7 @@ impl KafkaLog {
     async fn cut(&self, cut: Cut, before: Offsets) -> Result<(), LogError> {
         let start = cut.start as u64;
         let queued = self.queue_cut(cut, before)?;
-        self.shared.start_moved.notify_waiters();
+        self.shared.moved.notify_waiters();
         let append = queued.map_err(|error| self.failed(error))?;
         if let Err(error) = append.await {
             // The log here is cut, and what is kept may not be.
@@ -179,6 +182,10 @@ impl KafkaLog {
             state.epochs = cut.epochs;
             state.producers = cut.producers;
             state.verifications = Verifications::default();
+            // A log that begins anew has nothing that others would have to copy first.
+            state.hw = state
+                .hw
+                .map(|hw| if cut.anew { cut.end } else { hw.min(cut.end) });
             state.truncations += 1;
             // What was damaged may be gone.
             state.uncleanable = None;
@@ -194,6 +201,7 @@ impl Cut {
             at: 0,
             end,
             start,
+            anew: true,
             epochs: Epochs::default(),
             producers: Producers::none_before(end),
             last: None,

@@ -33,7 +33,8 @@ impl Producers {
             producers.take_out(id);
         }
         producers.aborted.truncate(end);
-        producers.ending.clear();
+        // Also what is durable may be above a high watermark that the broker has set.
+        producers.ending.retain(|(_, last)| *last < end);
         producers.end = end;
         Restoring {
             untouched: producers.known.keys().copied().collect(),

@@ -14,9 +14,11 @@ mod races;
 mod read;
 mod reopen;
 mod retention;
+mod segments;
 mod times;
 mod transactions;
 mod truncate;
+mod watermark;
 mod world;
 
 use bytes::Bytes;

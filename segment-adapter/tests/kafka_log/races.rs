@@ -172,3 +172,26 @@ async fn an_instance_that_missed_a_reopening_tells_nothing_new_and_answers_nothi
     assert!(log.stopped().is_some() && next.stopped().is_none());
     assert_eq!(next.offsets().leo, 7);
 }
+
+#[tokio::test]
+async fn who_waits_is_told_that_the_log_is_deleted_or_has_stopped() {
+    for isolation in [Isolation::LogEnd, HW, COMMITTED] {
+        let world = World::new().await;
+        let log = open(&world).await;
+        let mut waiting = Box::pin(log.wait_for(isolation, 5));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        log.mark_deleted();
+        assert_eq!(waiting.await.unwrap_err().code(), 3);
+
+        let log = open(&world).await;
+        world.hold();
+        let append = log.append_as_leader(batch(Codec::None, &[1], b"v"), EPOCH);
+        let append = append.unwrap().durable();
+        let mut waiting = Box::pin(log.wait_for(isolation, 5));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        world.fail();
+        assert_eq!(append.await.unwrap_err().code(), 56);
+        let told = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert_eq!(told.unwrap().unwrap_err().code(), 56);
+    }
+}

@@ -167,3 +167,57 @@ async fn a_data_record_that_is_not_one_batch_is_refused() {
     let error = refused.unwrap_err();
     assert!(matches!(error, LogError::StoredState(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_log_of_another_topic_is_told() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    assert_eq!(log.topic_id(), None);
+    for _ in 0..2 {
+        log.assign_topic_id(7).unwrap();
+    }
+    let error = log.assign_topic_id(8).unwrap_err();
+    assert_eq!((error.code(), log.topic_id()), (103, Some(7)));
+}
+
+#[tokio::test]
+async fn after_a_checkpoint_a_crash_is_no_more_than_a_close() {
+    let mut world = World::new().await;
+    let log = open(&world).await;
+    for n in 0..10 {
+        let sent = BatchBuilder::new(Codec::None).record(1000, None, Some(b"v"));
+        put(&log, sent.producer(1, 0, n).build().unwrap()).await;
+        log.roll().unwrap();
+    }
+    put_records(&log, 5).await;
+    log.checkpoint().await.unwrap();
+    let meta = world.streams().await[1].clone();
+    assert_eq!(meta.next() - meta.start(), 1);
+    let (size, producers) = (log.size().unwrap(), log.active_producers());
+    drop(log);
+    world.crash().await;
+    // The data is not read: its time would be that of the opening.
+    world.clock.set(world.clock.now_ms() + 1_000_000);
+    let log = open(&world).await;
+    assert_eq!(
+        (log.size().unwrap(), log.active_producers()),
+        (size, producers)
+    );
+    assert_eq!((log.offsets().leo, log.segment_count()), (15, 11));
+    log.close().await.unwrap();
+    assert_eq!(log.checkpoint().await.unwrap_err().code(), 56);
+}
+
+#[tokio::test]
+async fn a_segment_takes_any_number_of_checkpoints() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    for n in 0..2100 {
+        put_records(&log, 1).await;
+        log.checkpoint().await.unwrap();
+        // Before there are more notes than a segment takes, the next begins.
+        assert!(log.segment_count() == 1 || n > 2000, "{n}");
+    }
+    assert_eq!(log.segment_count(), 2);
+    assert_eq!(log.offsets().leo, 2100);
+}

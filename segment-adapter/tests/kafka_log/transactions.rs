@@ -146,24 +146,44 @@ async fn four_producers(log: &KafkaLog) {
 async fn vector_107_aborted_transactions_of_four_producers() {
     let mut world = World::new().await;
     let log = open_with(&world, unverified()).await;
+    log.update_high_watermark(0);
     four_producers(&log).await;
     assert_eq!(log.offsets().leo, 90);
-    assert_eq!(log.first_unstable_offset(), None);
+    for (hw, unstable) in [(0, Some(0)), (30, Some(8)), (75, Some(36)), (90, None)] {
+        log.update_high_watermark(hw);
+        assert_eq!(log.first_unstable_offset(), unstable);
+        assert_eq!(log.offsets().lso, unstable.unwrap_or(hw));
+    }
     assert_eq!(aborted(&log, 0, 1 << 20).await, [(1, 0), (2, 8)]);
     // The first marker is at 29, and says that all below 8 is decided.
     assert_eq!(aborted(&log, 0, 1).await, [(1, 0)]);
     assert_eq!(aborted(&log, 30, 1 << 20).await, [(2, 8)]);
     assert_eq!(aborted(&log, 75, 1 << 20).await, []);
+    // By replication, with all of them in one call.
+    let records = log.read(0, 1 << 20, true, HW).await.unwrap().records;
+    let followers = World::new().await;
+    let follower = open_with(&followers, unverified()).await;
+    durable(follower.append_as_follower(records.concat().into(), EPOCH)).await;
+    assert_as_four_producers_left_it(&follower).await;
+    // By recovery, after a crash and after a close.
+    let mut log = log;
     for close in [false, true] {
         if close {
             log.close().await.unwrap();
         }
+        drop(log);
         world.crash().await;
-        let log = open_with(&world, unverified()).await;
-        assert_eq!(aborted(&log, 0, 1 << 20).await, [(1, 0), (2, 8)]);
-        assert_eq!(aborted(&log, 30, 1).await, [(2, 8)]);
-        assert_eq!((log.first_unstable_offset(), log.offsets().lso), (None, 90));
+        log = open_with(&world, unverified()).await;
+        assert_as_four_producers_left_it(&log).await;
     }
+}
+
+async fn assert_as_four_producers_left_it(log: &KafkaLog) {
+    assert_eq!(aborted(log, 0, 1 << 20).await, [(1, 0), (2, 8)]);
+    assert_eq!(aborted(log, 30, 1).await, [(2, 8)]);
+    assert_eq!(aborted(log, 75, 1 << 20).await, []);
+    assert_eq!((log.first_unstable_offset(), log.offsets().lso), (None, 90));
+    assert_eq!(log.active_producers().len(), 4);
 }
 
 #[tokio::test]

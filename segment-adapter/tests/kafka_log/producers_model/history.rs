@@ -294,10 +294,12 @@ impl History {
             log_start,
             lso,
             hw,
+            confirmed,
             leo,
         } = offsets;
         assert_eq!((log_start, leo), (self.start, self.end));
         assert!((self.acknowledged..=self.end).contains(&hw), "{offsets:?}");
+        assert_eq!(hw, confirmed);
         assert_eq!(lso, self.lso(hw), "{offsets:?}");
         assert_eq!(log.segment_count().max(1), self.segments.len());
         let expected: Vec<_> = self.ids().iter().map(|id| self.expected(*id)).collect();
