@@ -6,8 +6,8 @@
 //! from the first segment on and gives the [`Fate`] of each. What is kept stays at its offset and in its order. Both read
 //! transactions out of [`Aborts`], so neither may go past the last stable offset.
 //!
-//! A batch that is damaged is a typed error and ends the pass; one whose records lie at offsets that cannot be, which a
-//! client can send, is kept as it is and stands for nothing.
+//! A batch that is damaged is a typed error and ends the pass. One whose records say offsets outside of it or in no order,
+//! which a client can send, is none: they count as lying within it, so they supersede nothing that came later.
 
 mod aborts;
 mod dirty;
@@ -25,6 +25,8 @@ pub(crate) use pick::{Bounds, Dirtiness, Limits, Span, groups};
 use crate::batch::Batch;
 use crate::compress::{Codec, DecodeFault};
 use crate::error::LogError;
+use crate::header::BatchHeader;
+use crate::record::RecordView;
 
 /// Checks a batch before anything in it is believed: that it follows `end`, and its checksum.
 pub(crate) fn check(batch: &Batch, end: i64) -> Result<(), LogError> {
@@ -36,6 +38,31 @@ pub(crate) fn check(batch: &Batch, end: i64) -> Result<(), LogError> {
         )));
     }
     batch.verify_checksum()
+}
+
+/// Where the records of a batch lie: ascending and within the batch, whatever they say.
+struct Places {
+    base_offset: i64,
+    last_delta: i32,
+    /// Of the record before.
+    delta: i32,
+}
+
+impl Places {
+    /// Of the records of a batch that was checked.
+    fn of(header: &BatchHeader) -> Self {
+        Self {
+            base_offset: header.base_offset,
+            last_delta: header.last_offset_delta,
+            delta: 0,
+        }
+    }
+
+    /// The offset of the next record.
+    fn next(&mut self, record: &RecordView) -> i64 {
+        self.delta = record.offset_delta.max(self.delta).min(self.last_delta);
+        self.base_offset.saturating_add(i64::from(self.delta))
+    }
 }
 
 /// The records of a batch, decompressed into `scratch` if they are compressed, at most `max` bytes of them.

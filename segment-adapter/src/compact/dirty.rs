@@ -2,9 +2,9 @@
 //!
 //! Batches come in their order, from the one that holds the first dirty offset on. Data that was aborted, markers and
 //! records without a key are not noted. When the map has no room for a key the fold ends before that record, and the pass
-//! cleans what it has seen: the next one goes on there.
+//! cleans what it has seen: the next one goes on there. A fold of something ends past the first dirty offset.
 
-use super::{Aborts, OffsetMap, check, plain};
+use super::{Aborts, OffsetMap, Places, check, plain};
 use crate::batch::Batch;
 use crate::error::LogError;
 use crate::record::Records;
@@ -84,21 +84,17 @@ impl<'a> DirtyFold<'a> {
     fn note_records(&mut self, batch: &Batch) -> Result<(), LogError> {
         let header = batch.header();
         let records = plain(batch, self.decompressed_bytes_max, &mut self.scratch)?;
-        let mut next_delta = 0;
+        let mut places = Places::of(header);
         for record in Records::new(records, header.records_count) {
             let record = record?;
-            let delta = record.offset_delta;
-            if delta < next_delta || delta > header.last_offset_delta {
-                // A client's doing. The batch is kept as it is, so what it says of further keys is not lost.
-                return Ok(());
-            }
-            next_delta = delta.saturating_add(1);
             self.records += 1;
-            let offset = header.base_offset.saturating_add(i64::from(delta));
+            let offset = places.next(&record);
             let Some(key) = record.key.filter(|_| offset >= self.first_dirty) else {
                 continue;
             };
-            if !self.map.put(key, offset) {
+            // At the first offset there is always room, unless a client has put many records there: these stay unnoted,
+            // which keeps them, or nothing would ever get on.
+            if !self.map.put(key, offset) && offset > self.first_dirty {
                 self.map.cover(offset);
                 self.is_full = true;
                 return Ok(());

@@ -195,12 +195,9 @@ impl<'a> Pass<'a> {
             .filter(batch, round.decompressed_bytes_max, keep)?;
         let counted = Counted {
             read: kept.read,
-            kept: if kept.is_odd { kept.read } else { kept.count },
+            kept: kept.count,
             tombstones: kept.tombstones,
         };
-        if kept.is_odd {
-            return Ok((Fate::Untouched, counted));
-        }
         if kept.count == 0 {
             return Ok((self.without_records(batch)?, counted));
         }

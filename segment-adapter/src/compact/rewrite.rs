@@ -3,7 +3,7 @@
 //! Records are kept as they are, byte for byte, unless the base timestamp changes: it gives way to the delete horizon,
 //! and then the deltas of the records change so that their times do not.
 
-use super::plain;
+use super::{Places, plain};
 use crate::batch::Batch;
 use crate::compress::Codec;
 use crate::error::LogError;
@@ -20,8 +20,6 @@ pub(super) struct Scratch {
 
 /// What was kept of a batch.
 pub(super) struct Kept {
-    /// The records lie at offsets that cannot be: all of them are kept, whatever they are.
-    pub(super) is_odd: bool,
     /// How many were read.
     pub(super) read: u32,
     /// How many of them are kept.
@@ -36,7 +34,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn is_whole(&self) -> bool {
-        self.is_odd || self.count == self.read
+        self.count == self.read
     }
 }
 
@@ -52,22 +50,18 @@ impl Scratch {
         let records = plain(batch, decompressed_bytes_max, &mut self.decompressed)?;
         self.kept.clear();
         let mut kept = Kept {
-            is_odd: false,
             read: 0,
             count: 0,
             tombstones: 0,
             last_tombstone: None,
             max_timestamp: -1,
         };
-        let mut next_delta = 0;
+        let mut places = Places::of(header);
         // Where the records begin that are kept and not copied yet: runs are copied at once, and a whole batch never.
         let (mut run, mut at) = (0, 0);
         for record in Records::new(records, header.records_count) {
             let record = record?;
-            let delta = record.offset_delta;
-            kept.is_odd |= delta < next_delta || delta > header.last_offset_delta;
-            next_delta = delta.saturating_add(1);
-            let offset = header.base_offset.saturating_add(i64::from(delta));
+            let offset = places.next(&record);
             kept.read += 1;
             let before = at;
             at += record.bytes.len();

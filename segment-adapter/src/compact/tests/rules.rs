@@ -271,37 +271,67 @@ fn odd(deltas: [i32; 2]) -> Batch {
     Batch::new(*sent.header(), &bytes).unwrap()
 }
 
+/// Of two records that say these offset deltas, how many a pass keeps if the newest of their key is `newest`.
+fn kept_of_odd(deltas: [i32; 2], newest: i64) -> usize {
+    let batch = odd(deltas);
+    let map = map(&[("a", newest)], 100);
+    match pass(&map, 0).add(&batch).unwrap() {
+        Fate::Removed => 0,
+        Fate::Untouched => 2,
+        rewrite => {
+            assert_eq!(rewritten(rewrite).header().records_count, 1);
+            1
+        }
+    }
+}
+
 #[test]
-fn records_at_offsets_that_cannot_be_stay_and_delete_nothing_that_comes_later() {
-    for deltas in [
-        [1, 0],
-        [0, 0],
-        [1, 1],
-        [0, 2],
-        [0, i32::MAX],
-        [-1, 0],
-        [0, i32::MIN],
+fn records_that_say_offsets_that_cannot_be_supersede_nothing_that_comes_later() {
+    // What the offsets of the two count as.
+    for (deltas, counts_as) in [
+        ([0, 1], [10, 11]),
+        ([1, 0], [11, 11]),
+        ([0, 0], [10, 10]),
+        ([0, 2], [10, 11]),
+        ([0, i32::MAX], [10, 11]),
+        ([i32::MAX, i32::MIN], [11, 11]),
+        ([-1, 0], [10, 10]),
+        ([i32::MIN, 1], [10, 11]),
     ] {
         let batch = odd(deltas);
-        let mut map = map(&[], 0);
+        let mut noted = map(&[], 0);
         let aborts = Aborts::default();
-        let mut fold = DirtyFold::new(&mut map, &aborts, 0, 1 << 16);
+        let mut fold = DirtyFold::new(&mut noted, &aborts, 0, 1 << 16);
         fold.add(&batch).unwrap();
-        let later = batch_at(
-            12,
-            BatchBuilder::new(Codec::None).record(1, Some(b"a"), None),
-        );
-        fold.add(&later).unwrap();
-        assert_eq!(map.get(b"a"), Some(12), "{deltas:?}");
-        let mut pass = pass(&map, 0);
-        assert_eq!(pass.add(&batch).unwrap(), Fate::Untouched, "{deltas:?}");
-        assert_eq!(offsets(&rewritten(pass.add(&later).unwrap())), [12]);
+        assert_eq!((fold.end(), noted.get(b"a")), (12, Some(counts_as[1])));
+        // The last of them stays, and those that count as lying there.
+        let at_last = counts_as.iter().filter(|offset| **offset == counts_as[1]);
+        assert_eq!(kept_of_odd(deltas, counts_as[1]), at_last.count());
+        // A later one supersedes both, whatever they say.
+        assert_eq!(kept_of_odd(deltas, 12), 0, "{deltas:?}");
+        assert_eq!(kept_of_odd(deltas, 9), 2, "{deltas:?}");
     }
-    // A gap between them is what an earlier pass has left.
-    let mut map = map(&[("a", 11)], 12);
-    map.cover(100);
-    let kept = rewritten(pass(&map, 0).add(&odd([0, 1])).unwrap());
-    assert_eq!(offsets(&kept), [11]);
+}
+
+#[test]
+fn more_keys_at_one_offset_than_the_map_has_room_for_do_not_stop_it() {
+    let mut bytes = Vec::new();
+    for key in b'a'..=b'e' {
+        bytes.extend_from_slice(&[16, 0, 0, 0, 2, key, 2, b'v', 0]);
+    }
+    let sent = batch_at(10, BatchBuilder::new(Codec::None).record(1, None, None));
+    let header = BatchHeader {
+        records_count: 5,
+        last_offset_delta: 4,
+        ..*sent.header()
+    };
+    let batch = Batch::new(header, &bytes).unwrap();
+    let mut map = OffsetMap::new(2 * 24);
+    let aborts = Aborts::default();
+    let mut fold = DirtyFold::new(&mut map, &aborts, 10, 1 << 16);
+    assert_eq!(fold.add(&batch).unwrap(), Folded::All);
+    assert_eq!(fold.end(), 15);
+    assert_eq!(pass(&map, 0).add(&batch).unwrap(), Fate::Untouched);
 }
 
 #[test]
