@@ -1,9 +1,12 @@
 //! The object log on real S3 servers: the suite, and owners that are replaced while they write. Run by `.ci/run s3`.
 #![cfg(all(feature = "aws", feature = "testing"))]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use object_store::ObjectStore;
@@ -11,7 +14,7 @@ use s3stream::testing::{Moto, SeaweedFs};
 use wal::{
     Backend, Error, Identity, LogEpoch, LogState, LogUuid,
     object::{Config, ObjectLog},
-    testing::{Hear, conformance},
+    testing::{Hear, HostileStore, Whims, conformance},
 };
 
 async fn keeps_the_contract(store: Arc<dyn ObjectStore>) {
@@ -114,6 +117,22 @@ async fn the_object_log_on_seaweedfs_keeps_the_contract_and_fences_owners_that_w
     let store: Arc<dyn ObjectStore> = Arc::new(server.store().expect("a client"));
     keeps_the_contract(Arc::clone(&store)).await;
     replaced_while_they_write(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs SeaweedFS: .ci/run s3"]
+async fn the_object_log_on_seaweedfs_behind_a_hostile_way_fences_owners_that_write() {
+    let server = SeaweedFs::start().expect("an S3 server");
+    let whims = Whims {
+        refuses: 5,
+        forgets: 5,
+        conflicts: 5,
+        cuts: 5,
+        wait_max: Duration::from_millis(2),
+        ..Whims::default()
+    };
+    let store = Arc::new(server.store().expect("a client"));
+    replaced_while_they_write(Arc::new(HostileStore::new(store, whims, 7))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
