@@ -191,12 +191,51 @@ async fn a_full_disk_at_creation_is_one_clear_error_and_leaves_nothing() {
 async fn a_draft_that_a_crash_left_is_no_log_and_in_nobodys_way() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
-    fs::write(folder.path().join("wal.new"), vec![7; 300_000]).unwrap();
+    fs::write(folder.path().join("wal.new"), vec![0; 300_000]).unwrap();
     assert_eq!(place.identify().await.unwrap(), Found::Blank);
     let (log, hear) = start(&place, &mut new_log()).await;
     Hear::append(&*log, &[b"x"]).unwrap();
     hear.until_durable(1).await;
     assert!(path.exists() && !folder.path().join("wal.new").exists());
+}
+
+#[tokio::test]
+async fn what_is_no_draft_of_a_log_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    let theirs = folder.path().join("wal.new");
+    fs::write(&theirs, b"somebody's").unwrap();
+    let error = refused(&place, &state()).await;
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert_eq!(fs::read(&theirs).unwrap(), b"somebody's");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, place) = log_in(folder.path());
+    std::os::unix::fs::symlink("/dev/disk/by-id/detached", &path).unwrap();
+    let error = refused(&place, &state()).await;
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A file there would be in memory, and whatever was acknowledged gone with the next start of the machine.
+#[tokio::test]
+async fn a_device_that_is_missing_does_not_become_a_file() {
+    let on = |path: &str| fs::metadata(path).unwrap().dev();
+    assert_ne!(
+        on("/dev"),
+        on("/"),
+        "devices have a file system of their own"
+    );
+    let path = Path::new("/dev/s3stream-no-such-device");
+    let place = BlockLog::file(path, CAPACITY);
+    let error = refused(&place, &state()).await;
+    assert!(error.to_string().contains("no such device"), "{error}");
+    assert!(!path.exists() && !path.with_extension("new").exists());
 }
 
 #[tokio::test]
@@ -308,6 +347,22 @@ async fn a_volume_that_is_attached_again_opens_there() {
         back.extend(piece.iter().map(|r| r.payload[0]));
     }
     assert_eq!(back, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+#[ignore = "needs root and losetup: .ci/run device"]
+async fn a_block_device_that_nothing_is_attached_to_is_no_place_for_a_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk");
+    fs::write(&file, vec![0; 8 << 20]).unwrap();
+    let device = LoopDevice::over(&file, "4096");
+    let place = BlockLog::file(&device.0, CAPACITY);
+    assert_eq!(place.identify().await.unwrap(), Found::Blank);
+    drop(device);
+    let found = place.identify().await;
+    assert!(matches!(found, Err(Error::Missing { .. })), "{found:?}");
+    let error = refused(&place, &state()).await;
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
 
 #[tokio::test]

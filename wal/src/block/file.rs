@@ -2,13 +2,12 @@
 //!
 //! - A write is one `pwrite` with `O_DIRECT | O_DSYNC`, or one `pwrite` and one `fdatasync` where the file system refuses `O_DIRECT`.
 //! - Exclusive while it lives: a lock on a file, `O_EXCL` on a block device.
-//! - A file is made under another name, filled with zeros and synced, and only then renamed: a crash never leaves half a log in its place.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -25,18 +24,18 @@ use super::{
 };
 use crate::Error;
 
+mod make;
 #[cfg(target_os = "linux")]
 mod persistent;
 mod threads;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
 
+use make::{make, sync_folder};
 use threads::Threads;
 
 /// Operations that may wait to be begun. A log has far fewer: its commits in flight, one superblock copy, one read.
 const QUEUE_LEN: usize = 4096;
-/// Zeros written at once when a file is made.
-const FILL_BYTES: usize = 1 << 20;
 /// A previous owner that is just ending gives the lock back within this many tries, [`LOCK_PAUSE`] apart.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -178,7 +177,7 @@ impl FileDevice {
     /// Opens what is at `path`; `None` if there is nothing, or an empty file.
     ///
     /// # Errors
-    /// `InUse`, `Io`.
+    /// `InUse`, `Io`; `Missing`: a block device without a size.
     pub async fn open(path: &Path, options: FileOptions) -> Result<Option<Self>, Error> {
         let path = path.to_owned();
         blocking(move || open_exclusive(&path, options)).await
@@ -187,7 +186,7 @@ impl FileDevice {
     /// Makes a file of `len` zero bytes at `path`, where there is none, or an empty one.
     ///
     /// # Errors
-    /// `InUse`, `Io`; of a file that could not be made whole nothing stays.
+    /// `InUse`, `Io`; of a file that could not be made whole nothing stays. `Invalid`: something else is there, or the place is among the devices.
     pub async fn create(path: &Path, len: u64, options: FileOptions) -> Result<Self, Error> {
         let path = path.to_owned();
         blocking(move || {
@@ -212,6 +211,12 @@ impl FileDevice {
             let text = format!("{}: neither a file nor a block device", path.display());
             return Err(Error::Invalid(text));
         };
+        if len_bytes == 0 && block_device {
+            return Err(Error::Missing {
+                place: path.display().to_string(),
+                what: "a block device without a size: nothing is attached to it".to_owned(),
+            });
+        }
         if len_bytes == 0 {
             return Ok(None);
         }
@@ -347,6 +352,8 @@ fn open_exclusive(path: &Path, options: FileOptions) -> Result<Option<FileDevice
         };
         if !block_device {
             lock(&file, path)?;
+            // Who made it may have ended before its name was durable.
+            sync_folder(path)?;
         }
         // Some file systems accept the flag and refuse the read.
         if way == Way::Direct && refuses_direct(&file).map_err(|e| io_error("read", path, e))? {
@@ -382,82 +389,6 @@ fn lock(file: &File, path: &Path) -> Result<(), Error> {
 )]
 fn pause() {
     thread::sleep(LOCK_PAUSE);
-}
-
-/// Makes the file under another name, then renames it.
-fn make(path: &Path, len: u64) -> Result<(), Error> {
-    let draft = draft_path(path)?;
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&draft);
-    let file = file.map_err(|e| io_error("create", &draft, e))?;
-    lock(&file, &draft)?;
-    // The one who held the lock before may have renamed it: then this is a live log, and not ours.
-    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    let held = file.metadata().map_err(|e| io_error("stat", &draft, e))?;
-    if !fs::metadata(&draft).is_ok_and(|named| same(&named, &held)) {
-        return Err(in_use(path));
-    }
-    if fs::metadata(path).is_ok_and(|there| there.len() > 0) {
-        let _ = fs::remove_file(&draft);
-        return Err(in_use(path));
-    }
-    if let Err((op, e)) = fill(&draft, &file, len) {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&draft);
-        return Err(io_error(op, path, e));
-    }
-    fs::rename(&draft, path).map_err(|e| io_error("rename to", path, e))?;
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| io_error("sync", folder, e))
-}
-
-fn draft_path(path: &Path) -> Result<PathBuf, Error> {
-    let Some(name) = path.file_name() else {
-        return Err(Error::Invalid(format!(
-            "{}: not a file name",
-            path.display()
-        )));
-    };
-    let mut name = name.to_owned();
-    name.push(".new");
-    Ok(path.with_file_name(name))
-}
-
-/// Allocates, then writes zeros: blocks that were never written cost a second journal write at their first use.
-fn fill(draft: &Path, file: &File, len: u64) -> Result<(), (&'static str, io::Error)> {
-    file.set_len(0).map_err(|e| ("truncate", e))?;
-    preallocate(file, len).map_err(|e| ("preallocate", e))?;
-    // Around the page cache if that can be: a log of some GiB would push everything else out of it.
-    let flags = uncached_flag();
-    let mut direct = OpenOptions::new()
-        .write(true)
-        .custom_flags(flags)
-        .open(draft)
-        .ok();
-    let zeros = aligned::zeroed(FILL_BYTES);
-    let mut at = 0;
-    while at < len {
-        let piece = usize::try_from(len - at)
-            .unwrap_or(usize::MAX)
-            .min(FILL_BYTES);
-        let zeros = zeros.get(..piece).unwrap_or(&zeros);
-        match direct.as_ref().unwrap_or(file).write_all_at(zeros, at) {
-            Ok(()) => at += piece as u64,
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput && direct.is_some() => direct = None,
-            Err(e) => return Err(("fill", e)),
-        }
-    }
-    file.sync_all().map_err(|e| ("sync", e))
 }
 
 fn device_len(mut file: &File) -> io::Result<u64> {
@@ -546,6 +477,4 @@ mod platform {
     }
 }
 
-use platform::{
-    direct_flags, exclusive_flag, forget_cached, preallocate, reservations, sector, uncached_flag,
-};
+use platform::{direct_flags, exclusive_flag, forget_cached, reservations, sector};
