@@ -16,6 +16,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
 use parking_lot::Mutex;
 use s3stream::{
     Engine, ErrorKind,
@@ -53,8 +55,12 @@ struct Picky {
     checksums: bool,
     /// Deletions of many objects.
     batches: bool,
+    /// Everything, for now: 503 for so many requests.
+    busy: u64,
     /// The range of a read: all of it is answered.
     ranges: bool,
+    /// Everything under the name of one bucket; and the host is not looked at.
+    denied: bool,
     /// The token of a page: the first is answered again.
     tokens: bool,
 }
@@ -127,9 +133,16 @@ async fn carry(
         .strip_prefix("http://")
         .map_or(target, |url| url.find('/').map_or("/", |path| &url[path..]));
     let host = header("host").unwrap_or_default();
-    let hosted = host.ends_with(".store.test");
+    let hosted = host.ends_with(".store.test") && !picky.denied;
+    if refused.load(Ordering::Relaxed) < picky.busy {
+        refused.fetch_add(1, Ordering::Relaxed);
+        let answer: &[u8] =
+            b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        return client.write_all(answer).await;
+    }
     let is_refused = (hosted && picky.hosts)
         || (!hosted && picky.paths)
+        || (picky.denied && target.starts_with("/denied"))
         || (picky.batches && target.ends_with("?delete"))
         || (picky.checksums && header("x-amz-checksum-sha256").is_some());
     if is_refused {
@@ -379,6 +392,49 @@ async fn opens_what_it_is_told() {
     let _default = tracing::subscriber::set_default(said.clone());
     serves(&env::var(PLACE).expect("a place")).await;
     assert!(said.has("given_up=\"the addressing\""), "{:?}", said.0);
+}
+
+/// A store that is busy is asked again, and in no other way: its checksums are not given up for that.
+#[tokio::test]
+#[ignore = "needs moto: .ci/run s3"]
+async fn a_store_that_is_busy_is_waited_for_and_not_asked_otherwise_on_moto() {
+    let moto = Moto::start().expect("moto");
+    let picky = Picky {
+        busy: 5,
+        ..Picky::default()
+    };
+    let way = Way::to(&moto, picky).await;
+    let said = Said::default();
+    let _default = tracing::subscriber::set_default(said.clone());
+    serves(&way.place("&checksum_algorithm=sha256")).await;
+    assert!(said.has("takes no write yet"), "{:?}", said.0);
+    assert!(!said.has("given_up"), "{:?}", said.0);
+}
+
+/// Every name of a host leads to a server that looks at none: what is put with the bucket in the host is put into another bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs moto: .ci/run s3"]
+async fn another_bucket_of_the_same_server_is_not_taken_for_the_one_on_moto() {
+    let moto = Moto::start().expect("moto");
+    let picky = Picky {
+        denied: true,
+        ..Picky::default()
+    };
+    let way = Way::to(&moto, picky).await;
+    // The bucket of a path is the first part of the prefix then, and that is there.
+    let place = format!("s3://denied/{BUCKET}/fit?endpoint=http://store.test&allow_http=true");
+    child(&way, &place, "is_denied_where_it_is_told");
+    assert!(way.refused() > 0);
+    let store = moto.store().expect("a client");
+    let names: Vec<_> = store.list(None).try_collect().await.unwrap();
+    assert_eq!(names, [], "what was put by mistake is gone");
+}
+
+#[tokio::test]
+#[ignore = "the process of another test: .ci/run s3"]
+async fn is_denied_where_it_is_told() {
+    let error = open(&env::var(PLACE).expect("a place")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,7 +61,7 @@ impl EngineBuilder {
         self
     }
 
-    /// The write-ahead log: `block:PATH?capacity=256MiB`, `memory:`. Required. If the node owes data in another log, that one is settled
+    /// The write-ahead log: `block:PATH?capacity=256MiB`, `object:`, `nfs:DIR?capacity=1GiB`, `memory:`. Required. If the node owes data in another log, that one is settled
     /// first: everything in it is uploaded and committed before this one is made.
     #[must_use]
     pub fn wal(mut self, url: impl Into<String>) -> Self {
