@@ -205,20 +205,23 @@ impl Driver {
         self.core.live.lock().discard(batch);
     }
 
-    /// All is delivered: deletes once what was trimmed, and says that nothing is owed, if so.
+    /// All is delivered: says that nothing is owed, if so, and deletes what was trimmed, as far as it comes. The next opening finds the rest.
     async fn close(&self, owes_nothing: bool, deletes: &mut Deletes) {
-        deletes.not_before = None;
-        self.delete(deletes);
-        while let Some(batch) = deletes.running.join_next().await {
-            if matches!(batch, Ok((_, 0))) {
-                self.delete(deletes);
-            }
-        }
         let marked = if owes_nothing {
             self.mark_closed().await
         } else {
             Ok(())
         };
+        deletes.not_before = None;
+        self.delete(deletes);
+        let delete = async {
+            while let Some(batch) = deletes.running.join_next().await {
+                if matches!(batch, Ok((_, 0))) {
+                    self.delete(deletes);
+                }
+            }
+        };
+        let _in_time = tokio::time::timeout(self.folder.config.patience, delete).await;
         let mut live = self.core.live.lock();
         match marked {
             Ok(()) => live.closed(),

@@ -344,6 +344,33 @@ async fn deletes_that_fail_are_tried_again_and_an_append_does_not_wait_for_them(
     assert_eq!(store.objects().into_keys().filter(is_commit).count(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_close_is_marked_before_it_waits_for_deletes_and_not_undone_by_them() {
+    let (store, mut state) = (Store::default(), state());
+    let (log, hear) = start(store.host(1), Config::default(), &mut state).await;
+    for n in 1..=3 {
+        log.append(&[b"record"]).unwrap();
+        hear.until_durable(n).await;
+    }
+    settle().await;
+    store.hold(1);
+    let closing = tokio::spawn(async move {
+        log.trim(log.durable_end());
+        log.close().await
+    });
+    settle().await;
+    // The delete is never answered.
+    let is_put = |waiting: &Waiting| matches!(waiting.request, Request::Create(..));
+    let mark = waits(&store).into_iter().find(is_put).unwrap();
+    do_and_answer(&store, mark.id).await;
+    advance(Config::default().patience).await;
+    settle().await;
+    closing.await.unwrap().unwrap();
+    let place = ObjectLog::new(store.host(2), "wal", 9).unwrap();
+    let found = place.identify().await.unwrap();
+    assert!(matches!(found, Found::Closed(_)), "{found:?}");
+}
+
 /// A store whose puts take so long.
 fn slow(store: &Store, put: Duration) -> Arc<dyn ObjectStore> {
     let config = ThrottleConfig {
