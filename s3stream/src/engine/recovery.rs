@@ -7,8 +7,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
+use bytes::Bytes;
 use wal::{Found, Identity, LogEpoch, LogState, LogUuid, Replay, Replayed};
 
 use super::{
@@ -20,6 +22,9 @@ use crate::{
     Error, NodeEpoch, RecordBatch, RecordHeader, Result, StreamId,
     metadata::{Answer, Command, DebtView, LogRegistration, Registration, Started, State},
 };
+
+/// How long an opening tries to upload a part of what it replays, when that is more than half of the budget.
+const UPLOAD_MOST: Duration = Duration::from_secs(600);
 
 /// Streams with records that are in the log and not yet committed: `committed end..sealed end`.
 type Tails = BTreeMap<StreamId, std::ops::Range<u64>>;
@@ -219,6 +224,11 @@ impl Core {
                         continue;
                     }
                     loaded.insert(batch.stream, batch.offsets.end);
+                    // A part of a piece would keep all of the piece in memory, and only the part is charged.
+                    let batch = RecordBatch {
+                        payload: Bytes::copy_from_slice(&batch.payload),
+                        ..batch
+                    };
                     let padding = record.footprint.saturating_sub(batch.encoded_len());
                     cache.insert(batch, position).map_err(|error| {
                         Error::internal("the log cache refused a replayed record").caused_by(error)
@@ -248,8 +258,17 @@ impl Core {
             return Ok(());
         };
         self.note_sealed(block.position_end());
-        let uploaded = upload(self.clone(), settling.epoch(), block).await?;
-        self.settle(settling, uploaded).await?;
+        let uploaded = async {
+            let uploaded = upload(self.clone(), settling.epoch(), block).await?;
+            self.settle(settling, uploaded).await
+        };
+        let in_time = tokio::time::timeout(UPLOAD_MOST, uploaded).await;
+        in_time.unwrap_or_else(|_| {
+            Err(
+                Error::unavailable("the bucket does not take what the log holds and memory cannot")
+                    .with("waited_s", UPLOAD_MOST.as_secs()),
+            )
+        })?;
         drop(self.with_cache(0, |cache| cache.evict(0)));
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Error, Result, metadata::DebtView};
 
-/// How long the upload of everything in the registered log may take. What was uploaded by then stays so.
+/// How long all of it may take. What was uploaded by then stays so.
 const SETTLE_MOST: Duration = Duration::from_secs(600);
 
 /// Settles the log that the node owes data in, if it is not the one in `parts`. `backend_at` knows the log at a URL.
@@ -82,8 +82,13 @@ async fn settle(
         wal,
         ..parts.clone()
     };
-    Engine::start(Core::new(parts))
-        .await?
-        .close(SETTLE_MOST)
-        .await
+    let settled = async {
+        let engine = Engine::start(Core::new(parts)).await?;
+        engine.close(SETTLE_MOST).await
+    };
+    let in_time = tokio::time::timeout(SETTLE_MOST, settled).await;
+    in_time.unwrap_or_else(|_| {
+        Err(Error::unavailable("it was not settled in time")
+            .with("waited_s", SETTLE_MOST.as_secs()))
+    })
 }

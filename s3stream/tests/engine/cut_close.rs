@@ -1,4 +1,4 @@
-//! A close that dies between any two of its steps: the same log opens again, and nothing is missing (W7).
+//! A close that dies between any two of its steps: the same log opens again, and nothing is missing (W7). And an opening that may upload nothing.
 
 use std::{
     fmt,
@@ -15,14 +15,15 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
-use s3stream::Engine;
+use s3stream::{Engine, ErrorKind};
 
 use crate::support::{LONG, Places, check, fill, small};
 
-/// A bucket that takes so many writes of the metadata, and no more.
+/// A bucket that takes so many writes of the metadata, or of all else, and no more.
 #[derive(Debug)]
 struct Cut {
     store: Arc<dyn ObjectStore>,
+    metadata: bool,
     left: AtomicI64,
 }
 
@@ -41,7 +42,7 @@ impl ObjectStore for Cut {
         opts: PutOptions,
     ) -> Result<PutResult> {
         let metadata = location.as_ref().contains("/metadata/");
-        if metadata && self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+        if metadata == self.metadata && self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             let source = "cut off".into();
             return Err(Error::Generic {
                 store: "test",
@@ -105,6 +106,7 @@ async fn a_close_that_is_cut_off_anywhere_leaves_a_log_that_opens() {
         drop(engine);
         let cut = Arc::new(Cut {
             store: places.bucket.clone(),
+            metadata: true,
             left: AtomicI64::new(i64::MAX),
         });
         let engine = open(cut.clone()).await;
@@ -126,4 +128,30 @@ async fn a_close_that_is_cut_off_anywhere_leaves_a_log_that_opens() {
         }
     }
     assert!(cut_off >= 3, "{cut_off} places to cut");
+}
+
+/// More is in the log than may stay in memory, and the bucket takes none of it.
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_may_upload_nothing_ends_with_an_error() {
+    let places = Places::new();
+    let cut = Arc::new(Cut {
+        store: places.bucket.clone(),
+        metadata: false,
+        left: AtomicI64::new(i64::MAX),
+    });
+    let builder = || places.builder().object_store(cut.clone(), "cluster");
+    let engine = builder().open().await.unwrap();
+    let stream = engine.create_stream().await.unwrap();
+    cut.left.store(0, Ordering::SeqCst);
+    fill(&stream, 3_000, 1_000).await;
+    drop(engine);
+    let hour = Duration::from_secs(3_600);
+    let opened = tokio::time::timeout(hour, builder().open()).await;
+    let error = opened.expect("it does not wait for ever").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+
+    cut.left.store(i64::MAX, Ordering::SeqCst);
+    let engine = builder().open().await.unwrap();
+    let stream = engine.open_stream(stream.id()).await.unwrap();
+    check(&stream, 0..3_000, 1_000).await;
 }
