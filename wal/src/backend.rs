@@ -52,7 +52,8 @@ pub trait Backend: Send + Sync + Debug {
     /// Takes the log for `state.epoch`: exclusive use, fence, scan; what will replay is durable when this returns (W8).
     ///
     /// # Errors
-    /// `InUse`, `Fenced`, `Mismatch`, `NotNew`, `Missing`, `UnknownFormat`, `Corrupt`, `Io`, `Invalid`. After any of them the place is as it was.
+    /// `InUse`, `Fenced`, `Mismatch`, `NotNew`, `Missing`, `UnknownFormat`, `Unguarded`, `Corrupt`, `Io`, `Invalid`. After any of them the place
+    /// takes the same state again; a fence that was put stays.
     async fn open(&self, state: &LogState) -> Result<Box<dyn Replay>, Error>;
 }
 

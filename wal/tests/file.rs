@@ -205,7 +205,7 @@ async fn what_is_no_draft_of_a_log_stays_as_it_is() {
     let (path, place) = log_in(folder.path());
     let theirs = folder.path().join("wal.new");
     fs::write(&theirs, b"somebody's").unwrap();
-    let error = refused(&place, &state()).await;
+    let error = refused(&place, &new_log()).await;
     assert!(matches!(error, Error::Invalid(_)), "{error}");
     assert_eq!(fs::read(&theirs).unwrap(), b"somebody's");
     assert!(!path.exists());
@@ -216,7 +216,7 @@ async fn a_link_that_leads_nowhere_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let (path, place) = log_in(folder.path());
     std::os::unix::fs::symlink("/dev/disk/by-id/detached", &path).unwrap();
-    let error = refused(&place, &state()).await;
+    let error = refused(&place, &new_log()).await;
     assert!(matches!(error, Error::Invalid(_)), "{error}");
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -233,7 +233,7 @@ async fn a_device_that_is_missing_does_not_become_a_file() {
     );
     let path = Path::new("/dev/s3stream-no-such-device");
     let place = BlockLog::file(path, CAPACITY);
-    let error = refused(&place, &state()).await;
+    let error = refused(&place, &new_log()).await;
     assert!(error.to_string().contains("no such device"), "{error}");
     assert!(!path.exists() && !path.with_extension("new").exists());
 }
@@ -361,7 +361,7 @@ async fn a_block_device_that_nothing_is_attached_to_is_no_place_for_a_log() {
     drop(device);
     let found = place.identify().await;
     assert!(matches!(found, Err(Error::Missing { .. })), "{found:?}");
-    let error = refused(&place, &state()).await;
+    let error = refused(&place, &new_log()).await;
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
 

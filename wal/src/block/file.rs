@@ -34,7 +34,7 @@ mod uring;
 use make::{make, sync_folder};
 use threads::Threads;
 
-/// Operations that may wait to be begun. A log has far fewer: its commits in flight, one superblock copy, one read.
+/// Operations that may wait to be begun. A log has far fewer: its commits in flight, one superblock copy, the pieces that a replay reads ahead.
 const QUEUE_LEN: usize = 4096;
 /// A previous owner that is just ending gives the lock back within this many tries, [`LOCK_PAUSE`] apart.
 const LOCK_TRIES: u32 = 100;

@@ -1,6 +1,6 @@
 //! What a live block log decides: which bytes go to the device next, and what a completion means. A state machine without device, sink or thread.
 //!
-//! - `tail ≤ tail wanted ≤ durable end ≤ acknowledged ≤ submitted ≤ end`, each monotone, and `end − tail ≤ capacity`.
+//! - `tail ≤ tail wanted`, `tail ≤ durable end ≤ acknowledged ≤ submitted ≤ end`, each monotone, and `end − tail ≤ capacity`.
 //! - Flights are acknowledged from the front only (W3). A frame's `durable_through` is the durable end at its sealing.
 //! - `writing ≤ in_flight_max`: a slow write does not keep the device from working on what comes after it.
 //! - A frame's end is at most `window` above `acknowledged` when it is submitted: what a replay must look ahead.

@@ -101,6 +101,29 @@ impl NfsLog {
         self.config.commits.in_flight_max.min(16) + 1
     }
 
+    /// What is there now that nobody acknowledges anything more, and the log's superblock, made if there is none. What was seen before may be old.
+    async fn look_again(
+        &self,
+        directory: &dyn Directory,
+        state: &LogState,
+        nonce: u128,
+    ) -> Result<(Logs, Superblock), Error> {
+        let place = directory.name();
+        let logs = Logs::look(directory, Some(state)).await?;
+        let superblock = match judge(&place, &logs, state)? {
+            Some(found) => found.clone(),
+            None => self.make(directory, state, nonce).await?,
+        };
+        if superblock.identity != state.identity {
+            return Err(Error::Mismatch {
+                place,
+                found: superblock.identity.to_string(),
+                expected: state.identity.to_string(),
+            });
+        }
+        Ok((logs, superblock))
+    }
+
     /// The log's first superblock, made if there is none. It says of itself that it owes nothing, so that a crash before the first start leaves a place
     /// that can be made again.
     async fn make(
@@ -198,19 +221,15 @@ impl Backend for NfsLog {
         let clock = Arc::clone(&self.clock);
         let lease = Lease::take(Arc::clone(&directory), clock, &self.config, state, nonce).await?;
         let lease = Arc::new(lease);
-        // Only now is it sure that nobody acknowledges anything more. What was seen before may be old.
-        let logs = Logs::look(&*directory, Some(state)).await?;
-        let superblock = match judge(&place, &logs, state)? {
-            Some(found) => found.clone(),
-            None => self.make(&*directory, state, nonce).await?,
+        let place_found = self.look_again(&*directory, state, nonce).await;
+        let (logs, superblock) = match place_found {
+            Ok(found) => found,
+            Err(error) => {
+                // Or the next try would wait for the term.
+                lease.release().await;
+                return Err(error);
+            }
         };
-        if superblock.identity != state.identity {
-            return Err(Error::Mismatch {
-                place,
-                found: superblock.identity.to_string(),
-                expected: state.identity.to_string(),
-            });
-        }
         let (log, ring) = (state.identity.log, superblock.ring);
         let volume = Volume::granted(
             Arc::clone(&directory),

@@ -114,7 +114,7 @@ impl Volume {
         Self::new(directory, log, epoch, ring, threads, None)
     }
 
-    /// The files of the granted epoch. `ends` are the epochs before it that may go when the tail has passed them.
+    /// The files of the granted epoch.
     pub(crate) fn granted(
         directory: Arc<dyn Directory>,
         log: LogUuid,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use wal::{
     Backend, Error, LogState,
     testing::{DirectoryFault, DirectoryImage, ModelDirectory},
@@ -98,6 +98,31 @@ fn an_error_while_opening_is_that_error_and_never_an_end() {
             });
         }
     }
+}
+
+#[test]
+fn an_opening_that_fails_under_its_lease_gives_it_back() {
+    // How long the next opening waited, after each list that fails.
+    let mut waited = Vec::new();
+    for after in 0..30 {
+        run(async {
+            let directory = ModelDirectory::<()>::default();
+            let state = written(&directory).await;
+            let host = directory.host();
+            host.fault(refuse("list", after, EIO));
+            if open(&log_on(&host), &state).await.is_err() {
+                let began = Instant::now();
+                open(&log_on(&directory.host()), &state).await.unwrap();
+                waited.push(began.elapsed());
+            }
+        });
+    }
+    // Before it had the lease, that of the owner before it is what the next one waits for.
+    assert!(waited[0] > Duration::from_secs(5), "{waited:?}");
+    assert!(
+        *waited.last().unwrap() < Duration::from_secs(1),
+        "{waited:?}"
+    );
 }
 
 #[test]
