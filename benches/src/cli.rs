@@ -25,11 +25,13 @@ pub enum Scenario {
     Replay,
     /// Records from many tasks on the write-ahead log, beside the same tasks on a log that does nothing.
     Tasks,
+    /// Kafka's log: appends to 100 partitions, and opening many after a crash.
+    KafkaLog,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Append,
         Self::Tail,
         Self::Catchup,
@@ -38,6 +40,7 @@ impl Scenario {
         Self::Wal,
         Self::Replay,
         Self::Tasks,
+        Self::KafkaLog,
     ];
 
     /// As on the command line.
@@ -51,6 +54,7 @@ impl Scenario {
             Self::Wal => "wal",
             Self::Replay => "replay",
             Self::Tasks => "tasks",
+            Self::KafkaLog => "kafka-log",
         }
     }
 }
@@ -146,6 +150,9 @@ pub struct Options {
     /// How many tasks append, for scenario tasks.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub tasks: usize,
+    /// How many partitions are opened after a crash, for scenario kafka-log.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub partitions: usize,
     /// Bytes of payload per record.
     #[arg(long, value_name = "B", default_value_t = 1_024)]
     pub record_bytes: usize,
@@ -195,6 +202,7 @@ impl Options {
         };
         at_least_one("streams", self.streams);
         at_least_one("tasks", self.tasks);
+        at_least_one("partitions", self.partitions);
         at_least_one("record-bytes", self.record_bytes);
         at_least_one("slices", self.slices);
         at_least_one("baseline-depth", self.baseline_depth.unwrap_or(1));

@@ -128,7 +128,7 @@ impl EngineTarget {
         Self {
             streams,
             outstanding: VecDeque::new(),
-            parker: Arc::new(Parker(thread::current())),
+            parker: Parker::here(),
         }
     }
 }
@@ -168,7 +168,14 @@ impl Target for EngineTarget {
 }
 
 /// Wakes the generator's thread.
-struct Parker(Thread);
+pub(crate) struct Parker(Thread);
+
+impl Parker {
+    /// Of the calling thread.
+    pub(crate) fn here() -> Arc<Self> {
+        Arc::new(Self(thread::current()))
+    }
+}
 
 impl Wake for Parker {
     fn wake(self: Arc<Self>) {
@@ -177,7 +184,7 @@ impl Wake for Parker {
 }
 
 /// Polls a future on this thread until `deadline`.
-fn wait<F: Future>(
+pub(crate) fn wait<F: Future + ?Sized>(
     mut future: Pin<&mut F>,
     parker: &Arc<Parker>,
     deadline: Instant,

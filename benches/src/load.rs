@@ -111,12 +111,17 @@ impl Load {
 
     /// CPU time of the generator alone, per record, when nothing is waited for.
     pub(crate) fn own_cpu_per_record(&self) -> Result<Duration> {
+        self.own_cpu_per_record_of(&mut Nothing(0))
+    }
+
+    /// The same with a target of the caller's that does nothing but what is the generator's.
+    pub(crate) fn own_cpu_per_record_of(&self, target: &mut impl Target) -> Result<Duration> {
         let load = Self {
             interval: None,
             ..self.clone()
         };
         let before = process::thread_cpu();
-        let slice = load.run(&mut Nothing(0), Duration::from_millis(20))?;
+        let slice = load.run(target, Duration::from_millis(20))?;
         let spent = process::thread_cpu().saturating_sub(before);
         Ok(Duration::from_secs_f64(
             spent.as_secs_f64() / slice.records.max(1) as f64,

@@ -80,6 +80,16 @@ impl Places {
         }
     }
 
+    /// New ones below the workplace, whatever was asked for.
+    pub(crate) fn own(options: &Options, workplace: &Workplace) -> Self {
+        let options = Options {
+            wal: None,
+            bucket: None,
+            ..options.clone()
+        };
+        Self::of(&options, workplace)
+    }
+
     /// The same bucket, and another new log: what a node on another machine would have.
     pub(crate) fn elsewhere(&self, workplace: &Workplace) -> Self {
         let file = workplace.join("other-log");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::slices::Slice;
 
 /// CPU time of all threads of this process.
-fn process_cpu() -> Duration {
+pub(crate) fn process_cpu() -> Duration {
     clock(ClockId::ProcessCPUTime)
 }
 
@@ -48,12 +48,27 @@ impl Meter {
 
 /// The largest resident set in MiB since it was reset; nothing where `/proc` does not tell.
 fn peak_rss_mib() -> Option<f64> {
+    Some(status_kib("VmHWM:")? / 1_024.0)
+}
+
+/// The resident set now, in KiB; nothing where `/proc` does not tell.
+pub(crate) fn resident_kib() -> Option<f64> {
+    status_kib("VmRSS:")
+}
+
+/// How many pages were given to this process so far that needed no read; 0 where `/proc` does not tell.
+pub(crate) fn minor_faults() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses, which may hold anything: the state is the first field.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let faults = fields.split_whitespace().nth(7);
+    faults.and_then(|faults| faults.parse().ok()).unwrap_or(0)
+}
+
+fn status_kib(name: &str) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1_024.0)
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Where a figure was measured: none is quoted without it.

@@ -3,6 +3,7 @@
 mod append;
 mod catchup;
 mod idle;
+mod kafka_log;
 mod recovery;
 mod replay;
 mod tail;
@@ -15,7 +16,7 @@ pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let report = measure(options, workplace);
     let of_log_alone = matches!(
         options.scenario,
-        Scenario::Wal | Scenario::Replay | Scenario::Tasks
+        Scenario::Wal | Scenario::Replay | Scenario::Tasks | Scenario::KafkaLog
     );
     if options.bucket.is_some() && !of_log_alone {
         let emptied = runtime()?.block_on(Places::of(options, workplace).empty_bucket());
@@ -36,5 +37,6 @@ fn measure(options: &Options, workplace: &Workplace) -> Result<Report> {
         Scenario::Replay => replay::run(options, workplace),
         Scenario::Wal => wal::run(options, workplace),
         Scenario::Tasks => tasks::run(options, workplace),
+        Scenario::KafkaLog => kafka_log::run(options, workplace),
     }
 }

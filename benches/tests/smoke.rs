@@ -196,3 +196,27 @@ fn many_tasks_are_compared_with_the_same_tasks_on_a_log_that_does_nothing() {
     assert!(json["details"]["cpu_us_per_record_less_null"].is_number());
     assert!(json["ratio_throughput"].is_null());
 }
+
+#[test]
+fn kafka_log_appends_beside_a_checksum_and_a_copy_and_opens_partitions_after_a_crash() {
+    let json = run(&["kafka-log", "--partitions=60"]);
+    positive(
+        &json,
+        &["throughput_mib_s", "ack_p50_us", "ratio_throughput"],
+    );
+    assert_eq!(json["baseline"]["kind"], "memory");
+    let appended = [
+        "append_gib_per_s_median",
+        "append_cpu_ns_per_batch",
+        "append_cpu_ratio",
+        "baseline_cpu_ns_per_batch",
+    ];
+    positive(&json["details"], &appended);
+    let opened = [
+        "partitions_opened_per_s",
+        "partition_open_ms_median",
+        "partition_resident_kib",
+    ];
+    positive(&json["details"], &opened);
+    assert_eq!(json["details"]["partitions"], 60);
+}
