@@ -14,7 +14,10 @@ use bytes::Bytes;
 pub use append::Append;
 pub use tail::Tail;
 
-use self::{append::Confirmed, progress::Progress};
+use self::{
+    append::Confirmed,
+    progress::{Bounds, Progress},
+};
 use crate::{
     Error, GroupId, Permit, RECORD_HEADER_LEN, RecordBatch, RecordHeader, Result, StreamEpoch,
     StreamId, engine::Core,
@@ -72,6 +75,11 @@ impl Stream {
     /// The offset that the next append will get.
     pub fn next(&self) -> u64 {
         self.progress.bounds().next
+    }
+
+    /// Where it is, and under which ownership, at one moment.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.progress.bounds()
     }
 
     /// Appends one record that occupies `count` offsets; its payload is the parts, joined.

@@ -254,9 +254,14 @@ impl KafkaLog {
     }
 
     fn check_open(&self) -> Result<(), LogError> {
+        self.open_config().map(drop)
+    }
+
+    /// The settings in force, of a log that takes appends.
+    fn open_config(&self) -> Result<Arc<LogConfig>, LogError> {
         let state = self.shared.state.lock();
         match &state.life {
-            Life::Open => Ok(()),
+            Life::Open => Ok(state.config.clone()),
             Life::Closed | Life::Deleted | Life::Stopped(_) => Err(state.life.error()),
         }
     }

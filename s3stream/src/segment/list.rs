@@ -51,6 +51,12 @@ impl SegmentList {
             .and_then(|segment| segment.slices.last())
     }
 
+    /// Where the active segment begins.
+    pub(super) fn active_base(&self) -> Option<u64> {
+        let last = self.segments.last()?;
+        (!last.is_sealed()).then_some(last.base)
+    }
+
     /// Where a segment may begin: no sealed segment ever ended above.
     pub(super) fn sealed_end(&self) -> u64 {
         self.sealed_end.max(self.start)

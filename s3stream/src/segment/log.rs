@@ -26,6 +26,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use bounds::LogBounds;
+use bounds::next_at;
 pub use read::{FetchedLog, LogRecord};
 
 use super::Segment;
@@ -91,13 +92,6 @@ impl SegmentLog {
         self.settled().list.segments().to_vec()
     }
 
-    /// Where the active segment begins.
-    pub fn active_base(&self) -> Option<u64> {
-        let state = self.settled();
-        let last = state.list.segments().last()?;
-        (!last.is_sealed()).then_some(last.base)
-    }
-
     /// How many segments there are.
     pub fn segment_count(&self) -> usize {
         self.settled().list.segments().len()
@@ -120,14 +114,18 @@ impl SegmentLog {
     /// # Errors
     /// As [`Stream::append`]; `Invalid` also when `at` is not the next offset.
     pub fn append(&self, at: u64, count: u64, payload: &[&[u8]]) -> Result<Append> {
-        let mut state = self.usable()?;
+        let (mut state, data) = self.look();
+        if let Some(error) = &state.stopped {
+            return Err(error.clone());
+        }
         if state.jumping {
             return Err(jumping());
         }
-        if at != self.next_of(&state.list) {
+        let next = next_at(&state.list, data.next);
+        if at != next {
             return Err(Error::invalid("not the next offset of the log")
                 .with("at", at)
-                .with("next", self.next_of(&state.list)));
+                .with("next", next));
         }
         if state.list.active_slice().is_none() {
             let begin = self.begin_edit(at);
@@ -138,7 +136,7 @@ impl SegmentLog {
             .list
             .active_slice()
             .is_some_and(|slice| slice.log_offset(append.offsets().start) == at);
-        if !mapped || self.data.epoch() != self.epoch {
+        if !mapped || append.epoch() != self.epoch {
             let error = Error::unavailable("the stream moved under the log").with("at", at);
             return Err(state.stop(error).ambiguous());
         }

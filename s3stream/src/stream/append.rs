@@ -37,6 +37,11 @@ impl Append {
         }
     }
 
+    /// The ownership under which it was queued.
+    pub(crate) fn epoch(&self) -> StreamEpoch {
+        self.epoch
+    }
+
     /// The offsets it took; known before it is durable.
     pub fn offsets(&self) -> Range<u64> {
         self.offsets.clone()

@@ -70,6 +70,7 @@ pub(crate) struct Ticket {
 /// A consistent view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bounds {
+    pub(crate) epoch: StreamEpoch,
     pub(crate) start: u64,
     pub(crate) confirm: u64,
     pub(crate) next: u64,
@@ -191,6 +192,7 @@ impl Progress {
     pub(crate) fn bounds(&self) -> Bounds {
         let state = self.state.lock();
         Bounds {
+            epoch: state.epoch,
             start: state.start,
             confirm: state.confirm,
             next: state.next,

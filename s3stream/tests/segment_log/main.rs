@@ -326,7 +326,7 @@ async fn annotations_last_until_the_segment_is_sealed() {
         .unwrap()
         .await
         .unwrap();
-    assert_eq!(log.active_base(), Some(0));
+    assert_eq!(log.bounds().active_base, Some(0));
     put(&log, 1, "a").await;
     log.annotate(Bytes::from_static(b"two"), None)
         .unwrap()

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use s3stream::Append;
+use s3stream::segment::LogBounds;
 
 use super::{KafkaLog, State, index};
 use crate::config::LogConfig;
@@ -95,8 +96,7 @@ impl KafkaLog {
         leader_epoch: i32,
         options: &AppendOptions,
     ) -> Result<AppendHandle, LogError> {
-        self.check_open()?;
-        let config = self.config();
+        let config = self.open_config()?;
         let now_ms = self.shared.clock.now_ms();
         let Some(batch) = validate(&records, &config, now_ms, options.origin)? else {
             return Ok(self.nothing_appended());
@@ -202,10 +202,15 @@ impl KafkaLog {
         if let Some(epochs) = epochs {
             self.note_epochs(state, epochs, now_ms)?;
         }
-        self.roll_if_due(state, config, header, now_ms)?;
-        self.note_if_due(state, config)?;
         let log = &self.shared.log;
-        let at = log.bounds().next;
+        // A roll moves neither the end nor, until it is done, the base.
+        let LogBounds {
+            next: at,
+            active_base,
+            ..
+        } = log.bounds();
+        self.roll_if_due(state, config, header, active_base.unwrap_or(at), now_ms)?;
+        self.note_if_due(state, config)?;
         let count = (header.last_offset() as u64 + 1).saturating_sub(at);
         let append = log.append(at, count, &[&header.encode(), records])?;
         state.active.add(header, header.size(), now_ms);
@@ -246,12 +251,13 @@ impl KafkaLog {
         }
     }
 
-    /// Begins a new segment if the active one has no room, has waited long enough, or spans too many offsets.
+    /// Begins a new segment if the active one, which begins at `base`, has no room, has waited long enough, or spans too many offsets.
     fn roll_if_due(
         &self,
         state: &mut State,
         config: &LogConfig,
         header: &BatchHeader,
+        base: u64,
         now_ms: i64,
     ) -> s3stream::Result<()> {
         let active = &state.active;
@@ -263,7 +269,6 @@ impl KafkaLog {
         } else {
             now_ms.saturating_sub(active.created_ms)
         };
-        let base = self.shared.log.active_base().unwrap_or(0);
         let span = (header.last_offset() as u64).saturating_sub(base);
         let size = header.size();
         let due = active.bytes > config.segment_bytes.saturating_sub(size)
@@ -280,7 +285,7 @@ impl KafkaLog {
     pub(super) fn seal(&self, state: &mut State, now_ms: i64) -> s3stream::Result<()> {
         // Notes that cannot be read were refused when the log was opened.
         let index = index(&self.shared.log.annotations()).unwrap_or_default();
-        let base = self.shared.log.active_base().unwrap_or(0) as i64;
+        let base = self.shared.log.bounds().active_base.unwrap_or(0) as i64;
         let sealed = Sealed::new(state.active.clone(), state.epochs.since_base(base), &index);
         let goes_on = state
             .epochs

@@ -3,8 +3,11 @@
 //! `start <= confirm <= next`. A log that has stopped is for ever where it last was: what the streams say then may be
 //! of another, who goes on from there.
 
+use parking_lot::MutexGuard;
+
 use super::{SegmentLog, State};
 use crate::segment::list::SegmentList;
+use crate::stream::progress::Bounds;
 use crate::{Error, Result};
 
 /// Where a segment log is: `start <= confirm <= next`.
@@ -16,24 +19,34 @@ pub struct LogBounds {
     pub confirm: u64,
     /// The offset that the next append will get.
     pub next: u64,
+    /// Where the active segment begins.
+    pub active_base: Option<u64>,
 }
 
 impl SegmentLog {
     /// Where the log is, at one moment; of one that has stopped, where it was.
     pub fn bounds(&self) -> LogBounds {
-        let mut state = self.settled();
-        let Some(data) = self.data.confirm_in(self.epoch) else {
+        let (mut state, data) = self.look();
+        let is_current = data.epoch == self.epoch;
+        let kept = if is_current {
+            Some(data.confirm)
+        } else {
+            self.data.confirm_in(self.epoch)
+        };
+        let Some(kept) = kept else {
             return state.last;
         };
-        let confirm = self.confirm_at(&state, data);
-        let next = self.next_of(&state.list).max(confirm);
-        // Looked at last: what belongs to a later epoch is told by the epoch.
-        let is_open = state.stopped.is_none() && self.data.epoch() == self.epoch;
+        let confirm = self.confirm_at(&state, kept);
         state.last = LogBounds {
             start: state.list.start(),
             confirm,
             // What was not durable when the log stopped is not the log's.
-            next: if is_open { next } else { confirm },
+            next: if is_current && state.stopped.is_none() {
+                next_at(&state.list, data.next).max(confirm)
+            } else {
+                confirm
+            },
+            active_base: state.list.active_base(),
         };
         state.last
     }
@@ -85,10 +98,7 @@ impl SegmentLog {
     }
 
     pub(super) fn next_of(&self, list: &SegmentList) -> u64 {
-        match list.active_slice() {
-            Some(slice) => slice.log_offset(self.data.next().max(slice.start)),
-            None => list.sealed_end(),
-        }
+        next_at(list, self.data.next())
     }
 
     pub(super) fn confirm_of(&self, state: &State) -> u64 {
@@ -113,7 +123,7 @@ impl SegmentLog {
     }
 
     /// The state, unless the log has stopped.
-    pub(super) fn usable(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+    pub(super) fn usable(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.settled();
         match &state.stopped {
             Some(error) => Err(error.clone()),
@@ -121,24 +131,33 @@ impl SegmentLog {
         }
     }
 
-    fn is_current(&self) -> bool {
-        self.meta.epoch() == self.epoch && self.data.epoch() == self.epoch
+    /// The state with every durable edit in effect.
+    pub(super) fn settled(&self) -> MutexGuard<'_, State> {
+        self.look().0
     }
 
-    /// The state with every durable edit in effect.
-    pub(super) fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
+    /// The state with every durable edit in effect, and where the data stream was then.
+    pub(super) fn look(&self) -> (MutexGuard<'_, State>, Bounds) {
         let mut state = self.state.lock();
-        // In this order: a confirm that belongs to a later epoch is told by the epoch.
-        let confirm = self.meta.confirm();
-        if !self.is_current() {
+        // Each with its epoch: what belongs to a later one is told by that.
+        let (meta, data) = (self.meta.bounds(), self.data.bounds());
+        if meta.epoch == self.epoch && data.epoch == self.epoch {
+            state.settle(meta.confirm);
+        } else {
             let error = Error::unavailable("the log below was reopened")
                 .with("epoch", self.epoch)
-                .with("now", self.meta.epoch());
+                .with("now", meta.epoch);
             state.stop(error);
-            return state;
         }
-        state.settle(confirm);
-        state
+        (state, data)
+    }
+}
+
+/// The next offset of a log whose data stream goes on at `next`.
+pub(super) fn next_at(list: &SegmentList, next: u64) -> u64 {
+    match list.active_slice() {
+        Some(slice) => slice.log_offset(next.max(slice.start)),
+        None => list.sealed_end(),
     }
 }
 

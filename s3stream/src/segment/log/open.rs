@@ -58,6 +58,7 @@ impl SegmentLog {
                 start: state.list.start(),
                 confirm: state.confirm_floor,
                 next: state.confirm_floor,
+                active_base: state.list.active_base(),
             };
         }
         Ok(log)
