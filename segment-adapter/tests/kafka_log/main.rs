@@ -8,6 +8,7 @@ mod epochs;
 mod follower;
 mod limits;
 mod model;
+mod opening;
 mod producers;
 mod producers_model;
 mod races;

@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use s3stream::wal::{self, memory::MemoryLog};
-use s3stream::{Engine, ErrorKind, GroupId, Stream};
+use s3stream::{Engine, ErrorKind, GroupId, Requests, Stream};
 use segment_adapter::{KafkaLog, LogConfig, LogError, WallClock};
 use sim::{Entropy, Faults, SimBucket, SimClock, Trace};
 
@@ -153,6 +153,11 @@ impl World {
     async fn start(&self) -> Engine {
         let start = async || start(&self.log, &self.bucket).await;
         self.again().until_done(start).await
+    }
+
+    /// What the engine has asked of the bucket.
+    pub(crate) fn requests(&self) -> Requests {
+        self.engine.requests()
     }
 
     /// Every read of the bucket takes this long from now on.
