@@ -80,14 +80,17 @@ impl Places {
         }
     }
 
-    /// New ones below the workplace, whatever was asked for.
-    pub(crate) fn own(options: &Options, workplace: &Workplace) -> Self {
-        let options = Options {
-            wal: None,
-            bucket: None,
-            ..options.clone()
-        };
-        Self::of(&options, workplace)
+    /// New ones below the workplace, whatever was asked for, called after `name`.
+    pub(crate) fn own(options: &Options, workplace: &Workplace, name: &str) -> Self {
+        let log_file = workplace.join(&format!("{name}-log"));
+        let bucket = workplace.join(&format!("{name}-bucket"));
+        Self {
+            wal: format!("block:{}?capacity={LOG_CAPACITY}", log_file.display()),
+            bucket: format!("file://{}", bucket.display()),
+            log_file: Some(log_file),
+            io: options.log_io.into(),
+            put_latency: Duration::ZERO,
+        }
     }
 
     /// The same bucket, and another new log: what a node on another machine would have.

@@ -219,4 +219,8 @@ fn kafka_log_appends_beside_a_checksum_and_a_copy_and_opens_partitions_after_a_c
     ];
     positive(&json["details"], &opened);
     assert_eq!(json["details"]["partitions"], 60);
+    let compacted = ["compaction_mib_per_s", "compaction_mib_per_cpu_s"];
+    positive(&json["details"], &compacted);
+    let bytes = |name: &str| json["details"][name].as_f64().unwrap();
+    assert!(bytes("compaction_out_mib") < bytes("compaction_in_mib"));
 }

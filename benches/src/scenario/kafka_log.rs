@@ -1,7 +1,8 @@
 //! Kafka's log: appends to many partitions beside a checksum and a copy of the same batches, and what ten thousand
-//! partitions cost to keep and to open after a crash.
+//! partitions cost to keep and to open after a crash, and how fast one is compacted.
 
 mod append;
+mod compaction;
 mod partitions;
 
 use segment_adapter::{BatchBuilder, Codec, WallClock};
@@ -18,6 +19,8 @@ pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     // First, in a process that has not allocated anything yet: its memory is read from the system.
     progress.say("partitions");
     let mut details = partitions::run(options, workplace)?;
+    progress.say("compaction");
+    details.extend(compaction::run(options, workplace)?);
     let found = append::run(options, workplace, &progress)?;
     details.extend(found.details);
     let settings = append::settings(options);

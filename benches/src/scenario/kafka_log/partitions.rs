@@ -34,7 +34,7 @@ pub(super) fn run(options: &Options, workplace: &Workplace) -> Result<Details> {
     } else {
         options.partitions
     };
-    let places = Places::own(options, workplace);
+    let places = Places::own(options, workplace, "partitions");
     // What making them leaves to the allocator counts: what a partition costs is rather less than what is reported.
     let resident = resident_kib();
     let groups = make(&places, count)?;
