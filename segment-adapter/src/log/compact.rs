@@ -89,7 +89,7 @@ impl KafkaLog {
                 return Ok(None);
             }
         }
-        let plan = self.plan(now_ms)?;
+        let plan = self.plan(now_ms, false)?;
         let dirtiness = &plan.dirtiness;
         if !dirtiness.is_due(&limits(&plan.config)) {
             return Ok(None);
@@ -137,17 +137,23 @@ impl KafkaLog {
         outcome
     }
 
-    /// What the log is now, for a pass.
-    fn plan(&self, now_ms: i64) -> Result<Plan, LogError> {
+    /// What the log is now, for a pass; without what it knows of producers, for a look at it.
+    fn plan(&self, now_ms: i64, for_a_pass: bool) -> Result<Plan, LogError> {
         let (config, offsets, segments, aborts, last_offsets, truncations) = {
             let mut state = self.shared.state.lock();
             let offsets = self.offsets_in(&mut state);
+            let (aborts, last_offsets) = if for_a_pass {
+                let aborts = Aborts::new(state.producers.aborted());
+                (aborts, state.producers.last_offsets())
+            } else {
+                Default::default()
+            };
             (
                 state.config.clone(),
                 offsets,
                 self.shared.log.segments(),
-                Aborts::new(state.producers.aborted()),
-                state.producers.last_offsets(),
+                aborts,
+                last_offsets,
                 state.truncations,
             )
         };
@@ -186,7 +192,7 @@ impl KafkaLog {
     }
 
     async fn pass(&self, compactor: &mut Compactor, now_ms: i64) -> Result<Compacted, LogError> {
-        let plan = self.plan(now_ms)?;
+        let plan = self.plan(now_ms, true)?;
         let Dirtiness {
             first_dirty, end, ..
         } = plan.dirtiness;

@@ -210,3 +210,42 @@ async fn what_is_committed_after_an_abort_of_which_nothing_is_left_is_seen() {
     }
     assert_eq!(offsets(&log).await, [2, 3]);
 }
+
+#[tokio::test]
+async fn lesson_11_a_producer_goes_on_over_compaction_and_take_overs() {
+    let mut world = World::new().await;
+    let mut log = new_log(&world).await;
+    let mut senders = Senders::default();
+    let mut committed = Vec::new();
+    for round in 0..6 {
+        let value = round.to_string();
+        let sent = senders.next(1, &[("a", &value), ("b", &value)]);
+        let batch = sent.transactional().build().unwrap();
+        let first = put(&log, batch.clone()).await;
+        assert!(!first.duplicate, "{round}");
+        let commits = round % 2 == 0;
+        end_txn(&log, 1, commits).await;
+        if commits {
+            committed = vec![first.first_offset, first.last_offset];
+        }
+        log.roll().unwrap();
+        compact_at(&log, NOW + round * RETENTION_MS / 2).await;
+        // Another process takes the streams over, and the client sends again what it had no answer to.
+        let held = world.take_over().await;
+        log = new_log(&world).await;
+        let again = put(&log, batch).await;
+        assert_eq!(
+            (again.duplicate, again.first_offset),
+            (true, first.first_offset)
+        );
+        drop(held);
+        let seen = View::of(&log, COMMITTED).await;
+        let seen: Vec<i64> = seen.data().map(|record| record.offset).collect();
+        assert_eq!(
+            seen, committed,
+            "all of the last that was committed, nothing of what was not"
+        );
+    }
+    let gap = keyed(&[("a", "x")]).producer(1, 0, 13).build().unwrap();
+    assert_eq!(refused(&log, gap).code(), 45);
+}
