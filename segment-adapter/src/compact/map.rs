@@ -82,8 +82,11 @@ impl OffsetMap {
     /// there is no room.
     #[must_use]
     pub(crate) fn put(&mut self, key: &[u8], offset: i64) -> bool {
+        self.note(self.hasher.hash(key), offset)
+    }
+
+    fn note(&mut self, hash: Hash128, offset: i64) -> bool {
         debug_assert!(offset >= 0, "offsets are not negative");
-        let hash = self.hasher.hash(key);
         let noted = (offset as u64).saturating_add(1);
         let at = self.find(&hash);
         let is_full = self.len >= self.capacity();
@@ -100,7 +103,11 @@ impl OffsetMap {
 
     /// The newest offset of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Option<i64> {
-        let at = self.find(&self.hasher.hash(key))?;
+        self.noted(self.hasher.hash(key))
+    }
+
+    fn noted(&self, hash: Hash128) -> Option<i64> {
+        let at = self.find(&hash)?;
         let noted = self.slots[at][2];
         (noted != 0).then(|| (noted - 1) as i64)
     }
@@ -170,6 +177,20 @@ mod tests {
     fn two_maps_hash_differently() {
         let hash = |map: OffsetMap| map.hasher.hash(b"key").as_u128();
         assert_ne!(hash(slots(1)), hash(slots(1)));
+    }
+
+    #[test]
+    fn both_halves_of_a_hash_tell_keys_apart() {
+        let mut map = slots(100);
+        let hashes = [(1, 1), (1, 2), (2, 1), (2, 2), (u64::MAX, 1), (u64::MAX, 0)];
+        let hash = |(h1, h2)| Hash128 { h1, h2 };
+        for (offset, halves) in hashes.into_iter().enumerate() {
+            assert_eq!(map.noted(hash(halves)), None);
+            assert!(map.note(hash(halves), offset as i64));
+        }
+        for (offset, halves) in hashes.into_iter().enumerate() {
+            assert_eq!(map.noted(hash(halves)), Some(offset as i64));
+        }
     }
 
     proptest! {

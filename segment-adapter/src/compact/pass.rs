@@ -89,19 +89,11 @@ pub(crate) struct Pass<'a> {
     stats: Stats,
 }
 
-/// How many records of a batch there are and how many of those that are kept are tombstones.
+/// How many records of a batch were read, and how many of those that are kept are tombstones.
+#[derive(Clone, Copy, Default)]
 struct Counted {
     read: u32,
-    kept: u32,
     tombstones: u32,
-}
-
-impl Counted {
-    const NONE: Self = Self {
-        read: 0,
-        kept: 0,
-        tombstones: 0,
-    };
 }
 
 impl<'a> Pass<'a> {
@@ -149,26 +141,30 @@ impl<'a> Pass<'a> {
         let has_record = header.records_count > 0;
         let counted = Counted {
             read: u32::from(has_record),
-            kept: u32::from(has_record),
             tombstones: 0,
         };
         let horizon = header.delete_horizon();
-        let marks_nothing = match Marker::of(header, batch.record_bytes()) {
-            Some(marker) => self.transactions.end(&self.round.aborts, header, marker),
-            // It was emptied before; or it is of a kind that means something to others.
-            None => !has_record,
+        let Some(marker) = Marker::of(header, batch.record_bytes()) else {
+            // It is of a kind that means something to others; or it was emptied before.
+            let fate = match has_record {
+                true => Fate::Untouched,
+                false => self.without_records(batch)?,
+            };
+            return Ok((fate, counted));
         };
+        // Read in any case, so that damage is found at once and not when its time begins.
+        let max = self.round.decompressed_bytes_max;
+        let kept = self.scratch.filter(batch, max, |_, _| true)?;
+        let marks_nothing = self.transactions.end(&self.round.aborts, header, marker);
         if !marks_nothing {
             return Ok((Fate::Untouched, counted));
         }
-        if !has_record || horizon.is_some_and(|horizon| horizon <= self.round.now_ms) {
-            return Ok((self.without_records(batch)?, Counted::NONE));
+        if let Some(horizon) = horizon {
+            return Ok(match horizon <= self.round.now_ms {
+                true => (self.without_records(batch)?, counted),
+                false => (Fate::Untouched, counted),
+            });
         }
-        if horizon.is_some() {
-            return Ok((Fate::Untouched, counted));
-        }
-        let max = self.round.decompressed_bytes_max;
-        let kept = self.scratch.filter(batch, max, |_, _| true)?;
         let horizon = Some(self.new_horizon());
         let rewritten = self.scratch.rewrite(batch, &kept, horizon)?;
         Ok((Fate::Rewritten(rewritten), counted))
@@ -178,7 +174,7 @@ impl<'a> Pass<'a> {
         let header = batch.header();
         let is_aborted = self.transactions.add(&self.round.aborts, header);
         if is_aborted || header.records_count == 0 {
-            return Ok((self.without_records(batch)?, Counted::NONE));
+            return Ok((self.without_records(batch)?, Counted::default()));
         }
         let round = &self.round;
         let horizon = header.delete_horizon();
@@ -195,7 +191,6 @@ impl<'a> Pass<'a> {
             .filter(batch, round.decompressed_bytes_max, keep)?;
         let counted = Counted {
             read: kept.read,
-            kept: kept.count,
             tombstones: kept.tombstones,
         };
         if kept.count == 0 {
@@ -253,7 +248,7 @@ impl<'a> Pass<'a> {
         };
         stats.batches_out += 1;
         stats.bytes_out += kept.bytes().len() as u64;
-        stats.records_out += u64::from(counted.kept);
+        stats.records_out += u64::try_from(kept.header().records_count).unwrap_or(0);
         stats.tombstones_out += u64::from(counted.tombstones);
         if let Some(horizon) = kept.header().delete_horizon() {
             let earliest = stats.earliest_horizon.get_or_insert(horizon);

@@ -377,6 +377,69 @@ fn the_marker_of_data_that_was_seen_stays_though_nobody_knows_it_was_aborted() {
 }
 
 #[test]
+fn a_damaged_marker_is_an_error_at_once() {
+    let map = map(&[], 100);
+    let marker = Marker {
+        commit: true,
+        coordinator_epoch: 0,
+    };
+    let whole = only(marker.build(3, 0, 1).unwrap());
+    let mut records = whole.record_bytes().to_vec();
+    // It has a header that is not there.
+    *records.last_mut().unwrap() = 2;
+    let damaged = Batch::new(*whole.header(), &records).unwrap();
+    assert!(Marker::of(damaged.header(), damaged.record_bytes()).is_some());
+    let error = pass(&map, 0).add(&damaged).unwrap_err();
+    assert!(matches!(error, LogError::InvalidRecord { .. }), "{error}");
+}
+
+#[test]
+fn only_a_transaction_is_aborted_and_only_up_to_its_marker() {
+    let entry = |producer_id, first_offset, last_offset| Aborted {
+        producer_id,
+        first_offset,
+        last_offset,
+        stable_offset: last_offset + 1,
+    };
+    // In the order of their markers, as a log has them.
+    let aborts = Aborts::new(&[
+        entry(5, 0, 9),
+        entry(3, 10, 20),
+        entry(5, 30, 40),
+        entry(3, 50, 60),
+    ]);
+    let is_aborted = |producer, offset, transactional| {
+        let builder = BatchBuilder::new(Codec::None).producer(producer, 0, 0);
+        let builder = match transactional {
+            true => builder.transactional(),
+            false => builder,
+        };
+        let batch = batch_at(offset, builder.record(1, None, None));
+        aborts.has_data(batch.header())
+    };
+    for (producer, offset, aborted) in [
+        (3, 9, false),
+        (3, 10, true),
+        (3, 19, true),
+        (3, 21, false),
+        (3, 49, false),
+        (3, 59, true),
+        (3, 61, false),
+        (5, 8, true),
+        (5, 15, false),
+        (5, 35, true),
+        (4, 15, false),
+    ] {
+        assert_eq!(
+            is_aborted(producer, offset, true),
+            aborted,
+            "{producer} {offset}"
+        );
+        assert!(!is_aborted(producer, offset, false));
+    }
+}
+
+#[test]
 fn what_is_below_the_first_dirty_offset_is_not_noted() {
     let mut map = map(&[], 0);
     let aborts = Aborts::default();
