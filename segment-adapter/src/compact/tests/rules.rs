@@ -123,6 +123,13 @@ fn what_cannot_be_decompressed_or_has_no_such_records_is_an_error() {
     assert!(matches!(error, LogError::InvalidRecord { .. }), "{error}");
     let error = broken(4, -1, records);
     assert!(matches!(error, LogError::Corrupt(_)), "{error}");
+    let ends_early = BatchHeader {
+        last_offset_delta: -1,
+        ..*whole.header()
+    };
+    let ends_early = Batch::new(ends_early, records).unwrap();
+    let error = pass(&map, 0).add(&ends_early).unwrap_err();
+    assert!(matches!(error, LogError::Corrupt(_)), "{error}");
 }
 
 #[test]
