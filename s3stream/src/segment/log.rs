@@ -219,6 +219,8 @@ impl SegmentLog {
             state.jumping = true;
             durable
         };
+        // Who waits for the end to move now waits for this, too.
+        self.moved.notify_waiters();
         self.kept(durable).await
     }
 

@@ -122,3 +122,23 @@ async fn a_cut_that_is_not_durable_is_undone_by_a_crash() {
     }
     assert_eq!(log.bounds().next, 2);
 }
+
+#[tokio::test]
+async fn who_waits_hears_of_a_cut_that_raises_the_end_and_of_a_jump_whose_caller_went_away() {
+    let world = World::new(2).await;
+    let log = open(&world).await;
+    put(&log, 1, "a").await;
+    let mut waiting = Box::pin(log.wait_confirm(5));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    let durable = log.truncate(&truncation(0, 9, 9)).unwrap();
+    assert_eq!(waiting.await.unwrap(), 9);
+    durable.await.unwrap();
+    log.seal(Bytes::new()).unwrap().await.unwrap();
+    let mut waiting = Box::pin(log.wait_confirm(15));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    {
+        let mut jump = Box::pin(log.begin(20));
+        let _ = futures::poll!(jump.as_mut());
+    }
+    assert_eq!(waiting.await.unwrap(), 20);
+}
