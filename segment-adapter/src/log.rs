@@ -115,7 +115,10 @@ impl KafkaLog {
     /// `InvalidConfig`: they break a rule; those in force stay.
     pub fn update_config(&self, config: LogConfig) -> Result<(), LogError> {
         config.validate()?;
-        self.shared.state.lock().config = Arc::new(config);
+        let mut state = self.shared.state.lock();
+        state.config = Arc::new(config);
+        // What was too large for a pass may not be any more.
+        state.uncleanable = None;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Error, Result};
+use crate::{Error, RECORD_HEADER_LEN, Result};
 
 /// The budget. One per engine.
 #[derive(Debug)]
@@ -282,6 +282,11 @@ impl Permit {
     /// The bytes admitted, the engine's overhead included.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether a record with so much payload fits.
+    pub(crate) fn has_room_for(&self, payload_len: usize) -> bool {
+        self.bytes >= (RECORD_HEADER_LEN + payload_len) as u64
     }
 
     /// Whether it still stands for room; it does not after the log was reopened.

@@ -32,7 +32,7 @@ pub use read::{FetchedLog, LogRecord};
 use super::Segment;
 use super::edit::{self, Edit};
 use super::list::SegmentList;
-use crate::{Append, Error, Result, Stream, StreamEpoch, StreamId};
+use crate::{Append, Error, Permit, Result, Stream, StreamEpoch, StreamId};
 use checkpoint::META_RECORDS_KEPT;
 
 /// A log of segments; see the module.
@@ -277,12 +277,27 @@ impl SegmentLog {
 
     /// Queues edits that take effect once they are durable, all at once, whether or not the caller is still there.
     fn edit_when_durable(&self, state: &mut State, edits: Vec<Edit>) -> Result<Append> {
+        self.edit_with(state, edits, None)
+    }
+
+    /// The same, with a permit if it is large enough.
+    fn edit_with(
+        &self,
+        state: &mut State,
+        edits: Vec<Edit>,
+        permit: Option<Permit>,
+    ) -> Result<Append> {
         // An edit whose caller went away may still be in flight; these build on it.
         let mut list = state.list_to_come()?;
         for edit in &edits {
             list.apply(edit)?;
         }
-        let append = self.meta.append(1, &[&edit::encode(&edits)])?;
+        let record = edit::encode(&edits);
+        let permit = permit.filter(|permit| permit.has_room_for(record.len()));
+        let append = match permit {
+            Some(permit) => self.meta.append_with(permit, 1, &[&record])?,
+            None => self.meta.append(1, &[&record])?,
+        };
         state.edits += edits.len() as u64;
         state.pending.push_back((append.offsets().end, edits));
         Ok(append)

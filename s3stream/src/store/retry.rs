@@ -62,15 +62,10 @@ pub(super) fn time_of(len: u64) -> Duration {
     Duration::from_millis(len.min(u32::MAX.into()) * 1000 / BYTES_PER_S)
 }
 
-/// Nothing was heard of a request.
-#[derive(Debug, thiserror::Error)]
-#[error("no answer within {0:?}")]
-struct Unanswered(Duration);
-
 fn unanswered(limit: Duration) -> Error {
     Error::Generic {
         store: "bucket",
-        source: Unanswered(limit).into(),
+        source: format!("no answer within {limit:?}").into(),
     }
 }
 
@@ -94,32 +89,29 @@ pub(crate) fn is_transient(error: &Error) -> bool {
     matches!(error, Error::Generic { .. } | Error::JoinError { .. })
 }
 
-/// Whether the store has answered that it will not do this, and will say so again. Nothing is said of an object, or a bucket, that is missing.
+/// Whether the store has answered that it will not do this, and will say so again; for what is not known it has not. Nothing is said of an object,
+/// or a bucket, that is missing.
 pub(super) fn is_refusal(error: &Error) -> bool {
     match error {
         Error::PermissionDenied { .. }
         | Error::Unauthenticated { .. }
         | Error::NotImplemented { .. }
         | Error::NotSupported { .. } => true,
-        Error::Generic { source, .. } => !is_trouble(&**source),
+        Error::Generic { source, .. } => {
+            let causes = std::iter::successors(Some(&**source as &Cause), |cause| cause.source());
+            causes.filter_map(status_of).next().is_some_and(|status| {
+                // 408 and 429 ask for patience.
+                matches!(status, 300..=407 | 409..=428 | 430..=499 | 501)
+            })
+        }
         _ => false,
     }
 }
 
-/// No answer, or one that says that something is wrong for now.
-fn is_trouble(error: &(dyn std::error::Error + 'static)) -> bool {
-    let causes = || std::iter::successors(Some(error), |error| error.source());
-    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
-    if causes().any(|cause| cause.is::<object_store::client::HttpError>()) {
-        return true;
-    }
-    let patience = |status: &u16| matches!(status, 408 | 429 | 500 | 502..=599);
-    causes().any(|cause| cause.is::<Unanswered>())
-        || causes().find_map(status_of).as_ref().is_some_and(patience)
-}
+type Cause = dyn std::error::Error + 'static;
 
 /// The status that an error of the store's client speaks of: the type that has it is the library's own. A test has the library say it.
-fn status_of(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
+fn status_of(error: &Cause) -> Option<u16> {
     let text = error.to_string();
     let (_, status) = text.split_once("status code: ")?;
     status.get(..3)?.parse().ok()

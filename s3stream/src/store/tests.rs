@@ -114,7 +114,12 @@ impl ObjectStore for FaultyStore {
     ) -> object_store::Result<GetResult> {
         match (self.odd, options.range.is_some()) {
             (Some(Odd::WholeForRange), true) => options.range = None,
-            (Some(Odd::NoRanges), true) => return Err(server_error()),
+            (Some(Odd::NoRanges), true) => {
+                return Err(object_store::Error::NotImplemented {
+                    operation: "ranges".into(),
+                    implementer: "faulty".into(),
+                });
+            }
             _ => {}
         }
         self.store.get_opts(location, options).await

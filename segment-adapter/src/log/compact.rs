@@ -293,6 +293,8 @@ impl KafkaLog {
         pace: &mut Pace,
     ) -> Result<Option<Filling>, LogError> {
         let mut filling = self.begin_filling(plan, group);
+        let len_max = self.shared.compacted.payload_len_max();
+        let len_max = len_max.map_err(|error| self.failed(error))?;
         for (segment, _) in group {
             let mut walk = self.walk(plan, segment, segment.base);
             while let Some(chunk) = walk.next(pace).await? {
@@ -300,6 +302,8 @@ impl KafkaLog {
                     let kept = match pass.add(&batch)? {
                         Fate::Removed => continue,
                         Fate::Untouched => batch,
+                        // New times or another compression may make it larger than what can be written: it is cleaned no further.
+                        Fate::Rewritten(rewritten) if rewritten.bytes().len() > len_max => batch,
                         Fate::Rewritten(rewritten) => rewritten,
                     };
                     if !self.fill(&mut filling, &kept, pace).await? {

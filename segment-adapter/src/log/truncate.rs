@@ -61,6 +61,9 @@ impl KafkaLog {
             kept.map_err(|error| self.failed(error))?;
             return Ok(false);
         }
+        // A swap whose caller went away would change the segments while they are read.
+        let kept = self.shared.log.flushed().await;
+        kept.map_err(|error| self.failed(error))?;
         let first = self.shared.log.segments().first().map(|first| first.base);
         let cut = if first.is_some_and(|first| (first as i64) < end) {
             self.find_cut(end, before.log_start.min(end)).await?

@@ -9,9 +9,12 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::{SegmentLog, State, out_of_range};
-use crate::segment::edit::Edit;
+use crate::segment::edit::{self, Edit};
 use crate::segment::{Segment, Slice};
 use crate::{Error, Result, Stream, StreamId};
+
+/// Room for a change of the owner's state beside the segments; a longer one takes its chance.
+const CHANGE_BYTES: usize = 4 << 10;
 
 impl SegmentLog {
     /// Replaces the sealed segments that make up exactly `run` by `with`, in one step. Readers see all of it or
@@ -20,7 +23,8 @@ impl SegmentLog {
     /// must be named first.
     ///
     /// `change` gives a change of the owner's state that is kept in the same step, and something that keeps the owner from
-    /// changing it meanwhile: it is dropped when the replacement is queued, or refused.
+    /// changing it meanwhile: it is dropped when the replacement is queued, or refused. Waits for room in the log, in line with
+    /// others. What could not be given up goes another time.
     ///
     /// # Errors
     /// `Invalid`: `run` is not made of whole sealed segments, `with` does not fit in it, or names what is not there.
@@ -32,6 +36,13 @@ impl SegmentLog {
         change: impl FnOnce() -> (G, Option<Bytes>),
     ) -> Result<()> {
         let _exclusive = self.exclusive.lock().await;
+        let replace = [Edit::Replace {
+            run: run.clone(),
+            segments: with.clone(),
+        }];
+        let room = edit::encode(&replace).len() + CHANGE_BYTES;
+        // What was written for it is lost if those who wait pass it.
+        let permit = self.meta.ready(room).await?;
         let (durable, before) = {
             // The owner's lock before this one, as for its appends.
             let (_held, change) = change();
@@ -47,14 +58,16 @@ impl SegmentLog {
             let before = state.list.closed_ends();
             let mut edits = Vec::with_capacity(2);
             edits.extend(change.map(|change| Edit::State { change }));
-            edits.push(Edit::Replace {
-                run,
-                segments: with,
-            });
-            (self.edit_when_durable(&mut state, edits)?, before)
+            edits.extend(replace);
+            let durable = self.edit_with(&mut state, edits, Some(permit))?;
+            (durable, before)
         };
         self.kept(durable).await?;
-        self.trim_streams(before).await
+        if let Err(error) = self.trim_streams(before).await {
+            drop(self.usable()?);
+            tracing::debug!(%error, "what was replaced stays for now");
+        }
+        Ok(())
     }
 
     /// Gives up what lies in an attached stream and no slice shows, when nobody is filling it: what a replacement that
@@ -84,11 +97,14 @@ impl SegmentLog {
             for id in state.list.closed_ends().into_keys() {
                 before.entry(id).or_insert(0);
             }
+            // What an edit shows whose caller went away is not to be given up before it is in effect, nor what it hides.
+            let to_come = state.list_to_come()?;
             let bounds: Vec<(Stream, u64)> = before
                 .into_iter()
                 .filter_map(|(id, end)| {
                     let stream = self.stream_of(&state, id)?;
-                    let bound = state.list.lowest_offset_of(id).unwrap_or(end);
+                    let lowest = [&state.list, &to_come].map(|list| list.lowest_offset_of(id));
+                    let bound = lowest.into_iter().flatten().min().unwrap_or(end);
                     let bound = bound.min(stream.confirm());
                     (bound > stream.start()).then_some((stream, bound))
                 })

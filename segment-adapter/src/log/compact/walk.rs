@@ -6,8 +6,8 @@ use super::Plan;
 use crate::batch::Batch;
 use crate::compactor::Pace;
 use crate::error::LogError;
-use crate::log::KafkaLog;
 use crate::log::read::whole_batch;
+use crate::log::{KafkaLog, Life};
 
 /// The most that is read at once, but for a batch that is larger.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -37,10 +37,13 @@ impl KafkaLog {
         }
     }
 
-    /// Whether the log is not what a pass has begun with: it was cut, or a segment is not there any more.
+    /// Whether the log is not what a pass has begun with: it was cut or has ended, or a segment is not there any more.
     pub(super) fn has_changed(&self, plan: &Plan, segments: &[&Segment]) -> bool {
-        if self.shared.state.lock().truncations != plan.truncations {
-            return true;
+        {
+            let state = self.shared.state.lock();
+            if state.truncations != plan.truncations || !matches!(state.life, Life::Open) {
+                return true;
+            }
         }
         let now = self.shared.log.segments();
         !segments.iter().all(|segment| {

@@ -137,6 +137,39 @@ async fn a_swap_that_is_not_durable_is_not_seen_and_takes_effect_without_its_cal
     }
 }
 
+/// Retention gives up what nothing names of the third stream: not what the edit names that is on its way.
+#[tokio::test]
+async fn a_swap_whose_caller_went_away_loses_nothing_to_retention() {
+    let mut world = World::new().await;
+    let log = new_log(&world).await;
+    fill(&log, 2, &["a"]).await;
+    world.hold();
+    {
+        let mut small = compactor(10);
+        let mut pass = Box::pin(log.compact(&mut small, NOW));
+        begin(&mut pass).await;
+        world.release();
+        while world.streams().await[2].confirm() < world.streams().await[2].next() {
+            tokio::task::yield_now().await;
+        }
+        world.hold();
+        begin(&mut pass).await;
+    }
+    let retained = log.clone();
+    let retention = tokio::spawn(async move { retained.delete_old_segments(NOW).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.release();
+    retention.await.unwrap().unwrap();
+    put_keyed(&log, &[("z", "1")]).await;
+    assert_eq!(offsets(&log).await, [1, 2]);
+    drop(log);
+    world.crash().await;
+    let log = new_log(&world).await;
+    assert_eq!(offsets(&log).await, [1, 2]);
+}
+
 #[tokio::test]
 async fn a_cut_ends_a_pass_and_what_was_cleaned_above_it_is_dirty_again() {
     let world = World::new().await;
