@@ -127,6 +127,8 @@ impl Broker {
         self.stopping.send_replace(true);
         self.retention.abort();
         self.cleaner.abort();
+        // It ends where it waits next, and has let go of its log then; the error is that it was ended.
+        let _ = timeout(allowed / 4, &mut self.cleaner).await;
         // Half for clients that do not take their answers; the other half at least is the engine's.
         if timeout(allowed / 2, &mut self.server).await.is_err() {
             tracing::warn!("connections were cut off: they did not take their answers in time");
@@ -148,6 +150,71 @@ impl Drop for Broker {
         self.server.abort();
         self.retention.abort();
         self.cleaner.abort();
-        self.cleaner.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt;
+    use segment_adapter::{BatchBuilder, Codec, CompactorConfig, LogError};
+
+    use super::*;
+    use crate::{Cleaner, topics::config::TopicConfig};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn keyed(timestamp: i64) -> Bytes {
+        BatchBuilder::new(Codec::None)
+            .record(timestamp, Some(b"k"), Some(b"v"))
+            .build()
+            .unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_ends_the_cleaner_in_the_middle_of_a_pass() {
+        let broker = Broker::start(Config {
+            listen: "127.0.0.1:0".into(),
+            bucket: "memory:".into(),
+            wal: "memory:".into(),
+            // A pass would take minutes.
+            cleaner: Cleaner {
+                backoff_ms: 1,
+                io_bytes_per_second: 1,
+                ..Cleaner::default()
+            },
+            ..Config::default()
+        })
+        .await
+        .unwrap();
+        let config = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+            ("segment.ms", "1"),
+        ];
+        let config = config.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        let config = TopicConfig::new(config).unwrap();
+        let topic = broker.node.topics.create("t", 1, config).await.unwrap();
+        let leading = topic.partitions[0].current().unwrap();
+        for index in 0..20 {
+            let appended = leading
+                .log
+                .append_as_leader(keyed(2 * index), leading.epoch);
+            appended.unwrap().durable().await.unwrap();
+        }
+        let mut other = Compactor::new(CompactorConfig::default()).unwrap();
+        let mut try_once = || leading.log.compact(&mut other, 0).now_or_never();
+        let under_way = async {
+            while !matches!(try_once(), Some(Err(LogError::Busy(_)))) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(SOON, under_way).await.expect("a pass begins");
+        let begun = Instant::now();
+        timeout(SOON, broker.stop()).await.unwrap().unwrap();
+        assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+        // The pass has let go of the log: it is closed, not busy.
+        let after = leading.log.compact(&mut other, 0).await;
+        assert!(matches!(after, Err(LogError::Closed)), "{after:?}");
     }
 }
