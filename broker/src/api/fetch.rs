@@ -6,7 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{
     StreamExt,
     stream::{self, FuturesUnordered},
@@ -15,12 +14,13 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{FetchRequest, TopicName},
 };
-use segment_adapter::{AbortedTxn, BatchHeader, FetchData, Isolation, KafkaLog, LogError, Offsets};
+use segment_adapter::{AbortedTxn, Isolation, LogError, Offsets};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
+use self::read_on::{OfLog, read_on};
 use super::{Abort, Reply, Request, Session, check_epoch, find_partition, isolation};
 use crate::{
     node::Node,
@@ -30,6 +30,8 @@ use crate::{
         response::{Head, Response},
     },
 };
+
+mod read_on;
 
 /// Partitions of one fetch that are read at one time.
 const CONCURRENT: usize = 8;
@@ -241,7 +243,11 @@ impl Fetch {
             }
         };
         let bytes_max = wanted.bytes_max.min(left);
-        let read = read_on(&leading.log, wanted.from, bytes_max, first, self.isolation).await;
+        let source = OfLog {
+            log: &leading.log,
+            isolation: self.isolation,
+        };
+        let read = read_on(&source, wanted.from, bytes_max, first).await;
         let offsets = match read {
             Ok(data) => {
                 answer.records = data.records;
@@ -301,46 +307,4 @@ impl Fetch {
         }
         encode(self.head, 0, topics)
     }
-}
-
-/// Reads until the bytes are used up or the high watermark is reached. One read of the log ends where its records change
-/// places, from the bucket to memory for one, and a fetch that stopped there would wait for records that are there already.
-async fn read_on(
-    log: &KafkaLog,
-    from: i64,
-    bytes_max: usize,
-    min_one: bool,
-    isolation: Isolation,
-) -> Result<FetchData, LogError> {
-    let mut data = log.read(from, bytes_max, min_one, isolation).await?;
-    let bound = data.offsets.bound(isolation);
-    let mut left = bytes_max;
-    let mut read = data.records.len();
-    while read > 0 {
-        let new = data.records.len() - read;
-        left = left.saturating_sub(data.records[new..].iter().map(Bytes::len).sum());
-        let next = data.records.last().and_then(next_offset);
-        let Some(next) = next.filter(|next| *next < bound && left > 0) else {
-            break;
-        };
-        // What was found is worth an answer even if the rest cannot be read now.
-        let Ok(more) = log.read(next, left, false, isolation).await else {
-            break;
-        };
-        read = more.records.len();
-        data.records.extend(more.records);
-        for txn in more.aborted.into_iter().flatten() {
-            // One that began below was decided by then, and is listed.
-            if txn.first_offset >= next {
-                data.aborted.get_or_insert_default().push(txn);
-            }
-        }
-    }
-    Ok(data)
-}
-
-/// The offset after a stored batch.
-fn next_offset(batch: &Bytes) -> Option<i64> {
-    let header = BatchHeader::decode(batch.first_chunk()?).ok()?;
-    header.last_offset().checked_add(1)
 }

@@ -88,6 +88,12 @@ impl KafkaLog {
         Ok(Some(Told { transactions }))
     }
 
+    /// How often the log was cut since it was opened: what was read before a cut and what was read after it do not belong
+    /// together.
+    pub fn cuts(&self) -> u64 {
+        self.shared.state.lock().truncations
+    }
+
     /// Waits until the high watermark is beyond `offset`, and tells where the log is then. No polling.
     ///
     /// # Errors
