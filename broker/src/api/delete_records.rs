@@ -1,6 +1,7 @@
 //! DeleteRecords (21): a partition begins at a later offset from now on; -1 is the high watermark (F56).
 //!
 //! Kept when it is answered. An offset below the log start changes nothing; the answer has the log start as it is then.
+//! A time limit below [`WAIT_MIN`] counts as that.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,14 +17,19 @@ use kafka_protocol::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{Abort, Reply, Request, create_topics::topic_name, find_partition};
-use crate::{node::Node, wire::response::Response};
+use crate::{node::Node, topics, wire::response::Response};
 
 /// Partitions of a topic that are cut at one time.
 const CONCURRENT: usize = 16;
 
+/// The shortest time until a cut is answered as late. With one replica Kafka answers at once whatever the time limit; here
+/// the cut is made durable first, and a limit of 0 would be told that it failed when it did not.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+
 pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: DeleteRecordsRequest = request.decode()?;
-    let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
+    let wait = Duration::from_millis(asked.timeout_ms.max(0) as u64);
+    let deadline = Instant::now() + wait.max(WAIT_MIN);
     let mut seen = BTreeSet::new();
     let mut topics = Vec::with_capacity(asked.topics.len());
     for topic in asked.topics {
@@ -63,6 +69,9 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
 }
 
 async fn delete(node: &Node, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, i16> {
+    if topics::is_internal(topic) {
+        return Err(ResponseError::InvalidTopicException.code());
+    }
     let (partition, leading) = find_partition(node, topic, asked.partition_index).await?;
     let deleted = leading.log.delete_records(asked.offset).await;
     deleted.map_err(|error| {

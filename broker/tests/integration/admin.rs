@@ -69,21 +69,58 @@ fn what_is_wrong_with_a_request_for_a_producer_id_is_told() {
 
 /// Codes and low watermarks of partitions 0 and up.
 fn delete(client: &mut Client, version: i16, offsets: &[(i32, i64)]) -> Vec<(i16, i64)> {
+    delete_of(client, "t", version, offsets, 20_000)
+}
+
+fn delete_of(
+    client: &mut Client,
+    topic: &str,
+    version: i16,
+    offsets: &[(i32, i64)],
+    timeout_ms: i32,
+) -> Vec<(i16, i64)> {
     let partitions = offsets.iter().map(|(index, offset)| {
         DeleteRecordsPartition::default()
             .with_partition_index(*index)
             .with_offset(*offset)
     });
     let topic = DeleteRecordsTopic::default()
-        .with_name(topic_name("t"))
+        .with_name(topic_name(topic))
         .with_partitions(partitions.collect());
     let request = DeleteRecordsRequest::default()
         .with_topics(vec![topic])
-        .with_timeout_ms(20_000);
+        .with_timeout_ms(timeout_ms);
     let answer: DeleteRecordsResponse = client.call(ApiKey::DeleteRecords, version, &request);
     let partitions = answer.topics[0].partitions.iter();
     let answers = partitions.map(|partition| (partition.error_code, partition.low_watermark));
     answers.collect()
+}
+
+#[test]
+fn records_of_topics_of_the_broker_itself_are_not_deleted() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    for topic in ["__consumer_offsets", "__transaction_state"] {
+        client.create(topic, 1);
+        let answer = delete_of(&mut client, topic, 2, &[(0, 0)], 20_000);
+        assert_eq!(answer, [(17, -1)], "{topic}");
+    }
+}
+
+#[test]
+fn records_are_deleted_and_that_is_told_also_to_who_does_not_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    client.create("t", 1);
+    for offset in 0..4 {
+        client.produce("t", 0, batch(now_ms(), &[b"v"]));
+        for timeout_ms in [0, -1] {
+            let answer = delete_of(&mut client, "t", 2, &[(0, -1)], timeout_ms);
+            assert_eq!(answer, [(0, offset + 1)], "{timeout_ms}");
+        }
+    }
+    running.stop();
 }
 
 #[test]
