@@ -40,6 +40,7 @@ const MAGIC_AT: usize = 16;
 const ATTRIBUTES_AT: usize = 22;
 const CODEC_MASK: u8 = 0b111;
 const CODEC_ZSTD: u8 = 4;
+const TRANSACTIONAL: u8 = 1 << 4;
 
 /// An append under way, or why there is none.
 type Begun = Result<Appending, Failure>;
@@ -64,13 +65,18 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     let version = request.head.version;
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
     let acks_known = matches!(asked.acks, -1..=1);
+    let unauthorized = asked.transactional_id.is_none() && has_transactional(&asked);
     let by_admin = request.client_id.as_deref() == Some("__admin_client");
     let mut begun = Vec::with_capacity(asked.topic_data.len());
     for topic in asked.topic_data {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let index = data.index;
-            let result = if !acks_known {
+            let result = if unauthorized {
+                Err(Failure::of(
+                    ResponseError::TransactionalIdAuthorizationFailed,
+                ))
+            } else if !acks_known {
                 Err(Failure::of(ResponseError::InvalidRequiredAcks))
             } else if topics::is_internal(topic.name.as_str()) && !by_admin {
                 Err(Failure::of(ResponseError::InvalidTopicException))
@@ -95,6 +101,19 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
         let answer = ProduceResponse::default().with_responses(topics);
         Ok(Response::encode(request.head, &answer)?)
     })
+}
+
+/// Whether a batch belongs to a transaction. Without a transactional id that ends the whole request, before anything of it
+/// is looked at.
+fn has_transactional(asked: &ProduceRequest) -> bool {
+    let topics = asked.topic_data.iter();
+    topics
+        .flat_map(|topic| &topic.partition_data)
+        .filter_map(|data| data.records.as_ref())
+        .any(|records| {
+            let attributes = records.get(ATTRIBUTES_AT).copied().unwrap_or(0);
+            records.get(MAGIC_AT) == Some(&2) && attributes & TRANSACTIONAL != 0
+        })
 }
 
 /// acks=0: no byte is sent, and an error can only be shown by closing the connection, as Kafka does.

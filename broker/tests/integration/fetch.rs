@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{
-    ApiKey, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceResponse,
-    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-    list_offsets_response::ListOffsetsPartitionResponse,
+use kafka_protocol::{
+    messages::{
+        ApiKey, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceResponse,
+        TransactionalId,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        list_offsets_response::ListOffsetsPartitionResponse,
+    },
+    protocol::StrBytes,
 };
 
 use super::support::{Client, Running, batch, fetch, produce, topic_name};
@@ -51,20 +55,47 @@ fn a_reader_of_committed_data_is_told_of_aborted_transactions_and_no_other_is() 
     }
 }
 
+/// A batch of a transaction.
+fn transactional() -> bytes::Bytes {
+    segment_adapter::BatchBuilder::new(segment_adapter::Codec::None)
+        .record(1, None, Some(b"0"))
+        .producer(1, 0, 0)
+        .transactional()
+        .build()
+        .unwrap()
+}
+
 #[test]
 fn a_batch_of_a_transaction_that_nobody_has_verified_is_refused() {
     let running = Running::in_memory();
     let mut client = running.client();
     client.create("t", 1);
-    let sent = segment_adapter::BatchBuilder::new(segment_adapter::Codec::None)
-        .record(1, None, Some(b"0"))
-        .producer(1, 0, 0)
-        .transactional()
-        .build()
-        .unwrap();
-    let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &produce("t", 0, -1, sent));
+    let mut request = produce("t", 0, -1, transactional());
+    request.transactional_id = Some(TransactionalId(StrBytes::from_static_str("mine")));
+    let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &request);
     let partition = &answer.responses[0].partition_responses[0];
     assert_eq!(partition.error_code, 48);
+    assert_eq!(client.produce("t", 0, batch(1, &[b"1"])), 0);
+}
+
+#[test]
+fn a_batch_of_a_transaction_without_a_transactional_id_refuses_the_whole_request() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 2);
+    let mut request = produce("t", 0, -1, batch(1, &[b"0"]));
+    let mut other = request.topic_data[0].partition_data[0].clone();
+    other.index = 1;
+    other.records = Some(transactional());
+    request.topic_data[0].partition_data.push(other);
+    // Before anything else is looked at.
+    for acks in [-1, 7] {
+        request.acks = acks;
+        let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &request);
+        let partitions = answer.responses[0].partition_responses.iter();
+        let codes: Vec<_> = partitions.map(|p| (p.index, p.error_code)).collect();
+        assert_eq!(codes, [(0, 53), (1, 53)], "acks {acks}");
+    }
     assert_eq!(client.produce("t", 0, batch(1, &[b"1"])), 0);
 }
 
