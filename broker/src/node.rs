@@ -44,3 +44,23 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! An engine and a node that keep nothing.
+
+    use s3stream::{Engine, NodeId};
+
+    use super::*;
+
+    pub(crate) async fn engine() -> Engine {
+        let engine = Engine::builder().node(NodeId::new(1));
+        let engine = engine.bucket("memory:").wal("memory:");
+        engine.open().await.unwrap()
+    }
+
+    pub(crate) async fn node() -> Node {
+        let topics = Topics::load(engine().await).await.unwrap();
+        Node::new(Config::default(), topics)
+    }
+}

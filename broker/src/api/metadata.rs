@@ -1,7 +1,8 @@
 //! Metadata (3): the brokers, the topics and who leads their partitions; creates topics that are asked for (F5).
 //!
 //! Every partition is led by this node, which is also the controller and the only replica. Leader epochs come from the
-//! ownership of the partition's group, so they never go back for a topic id.
+//! ownership of the partition's group, so they never go back for a topic id: as long as that is not known, after a start
+//! with a bucket that is away for one, the partition has no leader (5), as in Kafka when it is offline.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -174,17 +175,56 @@ fn describe(node: &Node, version: i16, topic: &Topic) -> MetadataResponseTopic {
 fn describe_partition(
     node: &Node,
     version: i16,
-    partition: &Partition,
+    partition: &Arc<Partition>,
 ) -> MetadataResponsePartition {
     let this = BrokerId(node.id());
-    let mut answer = MetadataResponsePartition::default()
+    let answer = MetadataResponsePartition::default()
         .with_partition_index(partition.index)
-        .with_leader_id(this)
         .with_replica_nodes(vec![this])
         .with_isr_nodes(vec![this]);
+    let Some(epoch) = partition.epoch() else {
+        partition.open_soon(node.topics.engine());
+        return answer
+            .with_error_code(ResponseError::LeaderNotAvailable.code())
+            .with_leader_id(BrokerId(-1));
+    };
     // A partition whose log is not open is still led by this node: the next request opens it.
+    let mut answer = answer.with_leader_id(this);
     if version >= 7 {
-        answer.leader_epoch = partition.epoch();
+        answer.leader_epoch = epoch;
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use segment_adapter::{KafkaLog, LogConfig};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::node::testing;
+
+    #[tokio::test]
+    async fn a_partition_of_unknown_epoch_has_no_leader_until_it_was_opened() {
+        let node = testing::node().await;
+        let engine = node.topics.engine();
+        let group = engine.create_group(KafkaLog::STREAMS, Vec::new()).await;
+        let partition = Partition::new(3, group.unwrap().0, LogConfig::default());
+        let answer = describe_partition(&node, 12, &partition);
+        let found = (answer.error_code, answer.leader_id.0, answer.leader_epoch);
+        assert_eq!((answer.partition_index, found), (3, (5, -1, -1)));
+        // Being asked is enough.
+        let opened = async {
+            while partition.epoch().is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), opened).await.unwrap();
+        let answer = describe_partition(&node, 12, &partition);
+        let found = (answer.error_code, answer.leader_id.0, answer.leader_epoch);
+        assert_eq!(found, (0, node.id(), partition.epoch().unwrap()));
+        assert_eq!(describe_partition(&node, 6, &partition).leader_epoch, -1);
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use kafka_protocol::error::ResponseError;
 use parking_lot::Mutex;
-use s3stream::{Engine, GroupId};
+use s3stream::{Engine, GroupId, Stream};
 use segment_adapter::{KafkaLog, LogConfig, LogError};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ pub(crate) struct Partition {
     /// Held by whoever opens the log.
     opening: tokio::sync::Mutex<()>,
     openings: AtomicU64,
-    /// Of the newest opening.
+    /// The highest that is known, -1 for none.
     epoch: AtomicI32,
 }
 
@@ -66,7 +66,7 @@ impl Partition {
             slot: Mutex::new(Slot::Closed),
             opening: tokio::sync::Mutex::new(()),
             openings: AtomicU64::new(0),
-            epoch: AtomicI32::new(0),
+            epoch: AtomicI32::new(-1),
         })
     }
 
@@ -119,19 +119,34 @@ impl Partition {
         }
     }
 
-    /// The leader epoch, that of the newest opening; 0 before the first.
-    pub(crate) fn epoch(&self) -> i32 {
-        self.epoch.load(Ordering::Relaxed)
+    /// The leader epoch, that of the newest ownership, which never goes back; `None` as long as nobody has found it out,
+    /// after a start for one.
+    pub(crate) fn epoch(&self) -> Option<i32> {
+        Some(self.epoch.load(Ordering::Relaxed)).filter(|epoch| *epoch >= 0)
+    }
+
+    /// Opens the log in the background, unless that is under way or has just failed: who hears of no leader sends nothing
+    /// that would open it.
+    pub(crate) fn open_soon(self: &Arc<Self>, engine: &Engine) {
+        if self.answer().is_some() || self.opening.try_lock().is_err() {
+            return;
+        }
+        let (partition, engine) = (self.clone(), engine.clone());
+        tokio::spawn(async move {
+            // The partition keeps and has logged what is wrong.
+            let _ = partition.log(&engine).await;
+        });
     }
 
     async fn open(&self, engine: &Engine) -> Result<Leading, LogError> {
         let streams = engine.open_group(self.group).await?;
-        let epoch = streams.first().map_or(0, |stream| stream.epoch().get());
         // A partition would have to be taken over two thousand million times.
-        let epoch = i32::try_from(epoch).unwrap_or(i32::MAX);
+        let of = |stream: &Stream| i32::try_from(stream.epoch().get()).unwrap_or(i32::MAX);
+        let epoch = streams.first().map_or(-1, of);
+        // This node owns it, whether or not the log can be read now.
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
         let log = KafkaLog::open(streams, self.config.clone(), SystemClock::shared()).await?;
         log.assign_epoch_start(epoch)?;
-        self.epoch.store(epoch, Ordering::Relaxed);
         Ok(Leading {
             log,
             epoch,
@@ -172,5 +187,32 @@ impl Partition {
         {
             tracing::warn!(group = %self.group, partition = self.index, %error, "log not closed cleanly");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::testing::engine;
+
+    #[tokio::test]
+    async fn the_epoch_of_a_partition_is_known_also_if_its_log_cannot_be_read() {
+        let engine = engine().await;
+        let (group, _) = engine
+            .create_group(KafkaLog::STREAMS, Vec::new())
+            .await
+            .unwrap();
+        let refused = LogConfig {
+            segment_bytes: 0,
+            ..LogConfig::default()
+        };
+        let partition = Partition::new(0, group, refused);
+        assert_eq!(partition.epoch(), None);
+        partition.log(&engine).await.unwrap_err();
+        let epoch = partition.epoch().expect("the group was opened");
+        let partition = Partition::new(0, group, LogConfig::default());
+        let leading = partition.log(&engine).await.unwrap();
+        assert!(leading.epoch >= epoch);
+        assert_eq!(partition.epoch(), Some(leading.epoch));
     }
 }
