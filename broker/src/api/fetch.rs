@@ -14,7 +14,7 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{FetchRequest, TopicName},
 };
-use segment_adapter::{AbortedTxn, Isolation, LogError, Offsets};
+use segment_adapter::{AbortedTxn, EpochEnd, FetchData, Isolation, KafkaLog, LogError, Offsets};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -41,6 +41,8 @@ struct Wanted {
     topic: usize,
     index: i32,
     from: i64,
+    /// The epoch of the record before `from`, as the asker has it; -1 if it does not say.
+    epoch_before: i32,
     bytes_max: usize,
     log: Result<(Arc<Partition>, Leading), i16>,
 }
@@ -75,12 +77,13 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
 struct Pass {
     partitions: Vec<FetchedPartition>,
     bytes: usize,
+    /// Something was found that the asker has to hear of at once.
     failed: bool,
 }
 
 impl Pass {
     fn add(&mut self, found: FetchedPartition) {
-        self.failed |= found.error_code != 0;
+        self.failed |= found.error_code != 0 || found.diverging.is_some();
         self.bytes += found.records_len();
         self.partitions.push(found);
     }
@@ -112,6 +115,7 @@ impl Fetch {
                     topic,
                     index,
                     from: partition.fetch_offset,
+                    epoch_before: partition.last_fetched_epoch,
                     bytes_max: partition.partition_max_bytes.max(0) as usize,
                     log,
                 });
@@ -170,7 +174,9 @@ impl Fetch {
                 .iter()
                 .zip(seen)
                 .any(|(wanted, seen)| match seen {
-                    Some(offsets) => wanted.from != offsets.bound(self.isolation),
+                    Some(offsets) => {
+                        wanted.from != offsets.bound(self.isolation) || wanted.epoch_before >= 0
+                    }
                     None => true,
                 })
     }
@@ -233,6 +239,7 @@ impl Fetch {
             last_stable_offset: -1,
             log_start_offset: -1,
             aborted: None,
+            diverging: None,
             records: Vec::new(),
         };
         let (partition, leading) = match &wanted.log {
@@ -243,13 +250,10 @@ impl Fetch {
             }
         };
         let bytes_max = wanted.bytes_max.min(left);
-        let source = OfLog {
-            log: &leading.log,
-            isolation: self.isolation,
-        };
-        let read = read_on(&source, wanted.from, bytes_max, first).await;
+        let read = self.read_log(&leading.log, wanted, bytes_max, first).await;
         let offsets = match read {
-            Ok(data) => {
+            Ok((data, diverging)) => {
+                answer.diverging = diverging;
                 answer.records = data.records;
                 let told = |txn: AbortedTxn| (txn.producer_id, txn.first_offset);
                 let aborted = data.aborted.map(|all| all.into_iter().map(told).collect());
@@ -269,6 +273,32 @@ impl Fetch {
         answer.last_stable_offset = offsets.lso;
         answer.log_start_offset = offsets.log_start;
         answer
+    }
+
+    /// What there is of one log, or where the asker's history leaves that of the log.
+    async fn read_log(
+        &self,
+        log: &KafkaLog,
+        wanted: &Wanted,
+        bytes_max: usize,
+        first: bool,
+    ) -> Result<(FetchData, Option<EpochEnd>), LogError> {
+        if wanted.epoch_before >= 0
+            && let Some(end) = diverging(log, wanted.from, wanted.epoch_before).await?
+        {
+            let nothing = FetchData {
+                records: Vec::new(),
+                offsets: log.offsets(),
+                aborted: None,
+            };
+            return Ok((nothing, Some(end)));
+        }
+        let source = OfLog {
+            log,
+            isolation: self.isolation,
+        };
+        let data = read_on(&source, wanted.from, bytes_max, first).await?;
+        Ok((data, None))
     }
 
     /// Until one may see further than was seen. `true` if there is nothing more to wait for: a log has ended,
@@ -307,4 +337,20 @@ impl Fetch {
         }
         encode(self.head, 0, topics)
     }
+}
+
+/// Where the log leaves the history of somebody who has `epoch` before `from`; `None` if it has the same. Of an epoch that
+/// nobody knows, or below the log start, nothing can be said: that is out of range.
+async fn diverging(log: &KafkaLog, from: i64, epoch: i32) -> Result<Option<EpochEnd>, LogError> {
+    let end = log.offset_for_leader_epoch(epoch).await?;
+    let offsets = log.offsets();
+    if end == EpochEnd::NONE || from < offsets.log_start {
+        return Err(LogError::OffsetOutOfRange {
+            offset: from,
+            start: offsets.log_start,
+            end: offsets.leo,
+        });
+    }
+    let diverges = end.epoch < epoch || end.end_offset < from;
+    Ok(diverges.then_some(end))
 }

@@ -11,7 +11,7 @@ pub struct Cleaner {
     pub dedupe_buffer_bytes: usize,
     /// How much is read and written in a second, in bytes together; 0 for no limit.
     pub io_bytes_per_second: u64,
-    /// How long it rests when there is nothing to compact.
+    /// How long it rests when there is nothing to compact, and at first leaves alone a partition whose compaction failed.
     pub backoff_ms: u64,
 }
 

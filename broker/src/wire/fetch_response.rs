@@ -4,6 +4,7 @@
 //! stay slices of the engine's memory. A test decodes what is written with the codec.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use segment_adapter::EpochEnd;
 
 use super::response::{Head, Response, start};
 
@@ -27,6 +28,8 @@ pub(crate) struct FetchedPartition {
     pub(crate) log_start_offset: i64,
     /// Producer id and first offset of each aborted transaction in the range; `None` when the reader did not ask.
     pub(crate) aborted: Option<Vec<(i64, i64)>>,
+    /// Where the history of the asker leaves that of the log; told from version 12 on, and without records.
+    pub(crate) diverging: Option<EpochEnd>,
     /// Whole record batches, in order.
     pub(crate) records: Vec<Bytes>,
 }
@@ -95,6 +98,17 @@ impl Out {
             self.pieces.push(self.buf.split().freeze());
             self.pieces.push(batch);
         }
+        match partition.diverging {
+            Some(end) if self.flexible => self.diverging(end),
+            _ => self.no_tagged_fields(),
+        }
+    }
+
+    /// The one tagged field: number 0, and as many bytes as there are.
+    fn diverging(&mut self, end: EpochEnd) {
+        self.buf.put_slice(&[1, 0, 4 + 8 + 1]);
+        self.buf.put_i32(end.epoch);
+        self.buf.put_i64(end.end_offset);
         self.no_tagged_fields();
     }
 
@@ -156,6 +170,10 @@ mod tests {
             last_stable_offset: 200,
             log_start_offset: 100,
             aborted: (index == 1).then(|| vec![(9, 150)]),
+            diverging: (index == 8).then_some(EpochEnd {
+                epoch: 4,
+                end_offset: 170,
+            }),
             records,
         };
         let batch = |byte: u8| Bytes::from(vec![byte; 200]);
@@ -207,6 +225,11 @@ mod tests {
             assert_eq!((third.partition_index, third.error_code), (7, 1));
             assert_eq!((third.high_watermark, third.last_stable_offset), (300, 200));
             assert_eq!(third.log_start_offset, if version >= 5 { 100 } else { -1 });
+            let ends = found.responses.iter().flat_map(|topic| &topic.partitions);
+            let ends = ends.map(|partition| &partition.diverging_epoch);
+            let ends: Vec<_> = ends.map(|end| (end.epoch, end.end_offset)).collect();
+            let told = if version >= 12 { (4, 170) } else { (-1, -1) };
+            assert_eq!(ends, [(-1, -1), (-1, -1), (-1, -1), told]);
         }
     }
 }

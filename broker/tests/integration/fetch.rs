@@ -12,7 +12,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::support::{Client, Running, batch, fetch, produce, topic_name};
+use super::support::{Client, Running, batch, fetch, on_disk, produce, topic_name};
 
 fn records_len(answer: &FetchResponse) -> usize {
     let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
@@ -283,6 +283,54 @@ fn a_leader_epoch_of_the_past_or_the_future_is_told_so() {
         let answer: FetchResponse = client.call(ApiKey::Fetch, 12, &request);
         assert_eq!(answer.responses[0].partitions[0].error_code, code);
     }
+}
+
+#[test]
+fn who_has_another_history_is_told_where_it_leaves_that_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let epoch_of = |client: &mut Client| {
+        let answer = client.metadata(12, Some(&["t"]));
+        answer.topics[0].partitions[0].leader_epoch
+    };
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    client.create("t", 1);
+    client.produce("t", 0, batch(1, &[b"0", b"1", b"2"]));
+    let first = epoch_of(&mut client);
+    running.crash();
+    let running = Running::start(on_disk(dir.path()));
+    let mut client = running.client();
+    let second = epoch_of(&mut client);
+    client.produce("t", 0, batch(1, &[b"3"]));
+    // Offset, epoch before it; code, where histories part, whether there are records.
+    let none = (-1, -1);
+    for (from, epoch, code, parts, found) in [
+        (3, first, 0, none, true),
+        (1, first, 0, none, true),
+        (4, second, 0, none, false),
+        (3, -1, 0, none, true),
+        // The first epoch ends at 3, the second at 4.
+        (4, first, 0, (first, 3), false),
+        (9, second, 0, (second, 4), false),
+        // Nobody knows such an epoch.
+        (3, second + 1, 1, none, false),
+    ] {
+        let mut request = fetch("t", &[(0, from)]);
+        request.topics[0].partitions[0].last_fetched_epoch = epoch;
+        // Who stands apart does not wait.
+        request.max_wait_ms = if parts == none { 0 } else { 15_000 };
+        let began = Instant::now();
+        let answer: FetchResponse = client.call(ApiKey::Fetch, 12, &request);
+        let partition = &answer.responses[0].partitions[0];
+        let end = &partition.diverging_epoch;
+        let told = (partition.error_code, (end.epoch, end.end_offset));
+        assert_eq!(told, (code, parts), "{from} after {epoch}");
+        let records = partition.records.as_ref().unwrap();
+        assert_eq!(!records.is_empty(), found, "{from} after {epoch}");
+        assert_eq!(partition.high_watermark, 4);
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    running.stop();
 }
 
 fn list(client: &mut Client, version: i16, timestamp: i64) -> ListOffsetsPartitionResponse {
