@@ -138,7 +138,7 @@ fn rebuild(
     config: &LogConfig,
 ) -> Result<Bytes, LogError> {
     let limits = RecompressLimits {
-        decompressed_bytes_max: config.decompressed_bytes_max,
+        decompressed_bytes_max: config.decompressed_limit(),
         out_max: config
             .max_message_bytes
             .saturating_sub(BATCH_HEADER_LEN as u64),
@@ -220,7 +220,7 @@ fn check_records(
     let mut max_timestamp = -1;
     let mut dense = true;
     let mut faults = RecordFaults::default();
-    batch.visit_records(config.decompressed_bytes_max, |index, record| {
+    batch.visit_records(config.decompressed_limit(), |index, record| {
         dense &= i64::from(record.offset_delta) == i64::from(index);
         let timestamp = header.record_timestamp(record.timestamp_delta);
         max_timestamp = max_timestamp.max(timestamp);

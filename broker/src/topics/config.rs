@@ -298,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_kafka_takes_together_are_taken() {
+        config(&[
+            ("max.message.bytes", "2147483647"),
+            ("segment.ms", "1000"),
+            ("segment.jitter.ms", "9223372036854775807"),
+        ])
+        .unwrap();
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_and_named() {
         for (key, value) in [
             ("no.such.key", "1"),

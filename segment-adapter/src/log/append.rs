@@ -272,7 +272,7 @@ impl KafkaLog {
         let span = (header.last_offset() as u64).saturating_sub(base);
         let size = header.size();
         let due = active.bytes > config.segment_bytes.saturating_sub(size)
-            || waited > config.segment_ms - self.jitter(config, base)
+            || waited > config.segment_ms_max() - self.jitter(config, base)
             || span > i32::MAX as u64;
         if due {
             self.seal(state, now_ms)
@@ -302,9 +302,10 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// What is taken off `segment.ms` for the segment at `base`: the same each time it is asked, spread over logs.
+    /// What is taken off the longest time for the segment at `base`: the same each time it is asked, spread over logs.
     fn jitter(&self, config: &LogConfig, base: u64) -> i64 {
-        if config.segment_jitter_ms == 0 {
+        let jitter_ms = config.segment_jitter_ms.min(config.segment_ms_max());
+        if jitter_ms <= 0 {
             return 0;
         }
         // The finisher of splitmix64.
@@ -312,7 +313,7 @@ impl KafkaLog {
         mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mix ^= mix >> 31;
-        (mix % config.segment_jitter_ms as u64) as i64
+        (mix % jitter_ms as u64) as i64
     }
 
     /// Notes what the active segment holds so far, once enough has come since the last note, and what has changed of the

@@ -201,7 +201,7 @@ impl KafkaLog {
             cleaned: first_dirty,
             ..Compacted::default()
         };
-        let decompressed_bytes_max = plan.config.decompressed_bytes_max;
+        let decompressed_bytes_max = plan.config.decompressed_limit();
         let mut fold = DirtyFold::new(map, &plan.aborts, first_dirty, decompressed_bytes_max);
         if !self.fold(&plan, &mut fold, pace).await? {
             return Ok(compacted);

@@ -122,7 +122,7 @@ impl KafkaLog {
 
     /// The first readable record at or after a time.
     async fn search(&self, search: Search) -> Result<Option<TimestampOffset>, LogError> {
-        let decompressed_bytes_max = self.config().decompressed_bytes_max;
+        let decompressed_bytes_max = self.config().decompressed_limit();
         let mut at = search.from;
         let mut overtaken = 0;
         loop {

@@ -243,6 +243,44 @@ async fn vector_81_jitter_rolls_earlier_but_never_later() {
 }
 
 #[tokio::test]
+async fn jitter_of_more_than_the_time_of_a_segment_is_taken_as_that() {
+    let world = World::new().await;
+    let config = LogConfig {
+        segment_ms: 10,
+        segment_jitter_ms: i64::MAX,
+        ..LogConfig::default()
+    };
+    let log = open_with(&world, config).await;
+    for round in 0..20i64 {
+        // Less than a millisecond is never taken for long, more than ten are always too many.
+        for (at, begun) in [(0, 1), (0, 1), (11, 2)] {
+            put(&log, batch(Codec::None, &[round * 1000 + at], b"v")).await;
+            assert_eq!(log.segment_count() as i64, 2 * round + begun);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_segment_of_a_compacted_log_rolls_by_the_compaction_lag() {
+    for (compact, segments) in [(true, 2), (false, 1)] {
+        let world = World::new().await;
+        let config = LogConfig {
+            compact,
+            max_compaction_lag_ms: 500,
+            ..LogConfig::default()
+        };
+        let log = open_with(&world, config).await;
+        for (timestamp, segments) in [(1000, 1), (1500, 1), (1501, segments)] {
+            put(&log, batch(Codec::None, &[timestamp], b"v")).await;
+            assert_eq!(log.segment_count(), segments, "{compact} {timestamp}");
+        }
+        // The first segment may be compacted now, and has to be.
+        let dirty = log.dirty(1501).unwrap();
+        assert_eq!(dirty.is_some_and(|dirty| dirty.is_late), compact);
+    }
+}
+
+#[tokio::test]
 async fn a_segment_rolls_before_it_would_pass_its_size() {
     let world = World::new().await;
     let config = LogConfig {
