@@ -172,37 +172,26 @@ impl Model {
             || ms.is_some_and(|limit| now - newest > limit)
     }
 
+    /// Offsets and times.
+    fn records(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.batches()
+            .flat_map(|batch| (batch.base..).zip(batch.timestamps.clone()))
+    }
+
     fn find(&self, timestamp: i64) -> (i64, i64) {
-        let records = self
-            .batches()
-            .flat_map(|batch| (batch.base..).zip(batch.timestamps.clone()));
-        records
+        self.records()
             .filter(|(offset, time)| *offset >= self.start && *time >= timestamp)
             .min()
             .unwrap_or((-1, -1))
     }
 
-    /// Of the segment with the largest time; one whose largest time is hidden yields to the next.
+    /// The first record with the largest time of all that can be read.
     fn find_newest(&self) -> (i64, i64) {
-        let largest = |segment: &Vec<StoredBatch>| -> i64 {
-            let times = segment.iter().flat_map(|batch| batch.timestamps.clone());
-            times.max().unwrap_or(-1)
-        };
-        let mut segments: Vec<_> = self.segments.iter().collect();
-        segments.sort_by_key(|segment| std::cmp::Reverse(largest(segment)));
-        for segment in segments {
-            let time = largest(segment);
-            let records = segment
-                .iter()
-                .flat_map(|batch| (batch.base..).zip(batch.timestamps.clone()));
-            let mut visible = records.filter(|(offset, _)| *offset >= self.start);
-            if time >= 0
-                && let Some(found) = visible.find(|(_, found)| *found == time)
-            {
-                return found;
-            }
-        }
-        (-1, -1)
+        let newest = self
+            .records()
+            .filter(|(offset, time)| *offset >= self.start && *time >= 0)
+            .max_by_key(|(offset, time)| (*time, std::cmp::Reverse(*offset)));
+        newest.unwrap_or((-1, -1))
     }
 
     /// What was not acknowledged may be gone, and with it the roll before it.

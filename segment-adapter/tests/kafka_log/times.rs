@@ -93,6 +93,35 @@ async fn the_largest_time_is_the_first_record_that_has_it() {
 }
 
 #[tokio::test]
+async fn the_largest_time_is_of_what_the_log_start_has_left() {
+    // Batches of the first segment, the log start, and the answer; the next segment has one record with time 50.
+    type Case = (&'static [&'static [i64]], i64, (i64, i64));
+    let cases: [Case; 7] = [
+        (&[&[100], &[90]], 1, (1, 90)),
+        (&[&[100, 90]], 1, (1, 90)),
+        (&[&[100, 60, 90, 90, 70]], 1, (2, 90)),
+        (&[&[100, 40], &[30]], 1, (3, 50)),
+        (&[&[100, 60], &[30, 50], &[90, 10], &[20, 90]], 1, (4, 90)),
+        (&[&[100, 50], &[-1]], 1, (1, 50)),
+        (&[&[100], &[-1]], 1, (2, 50)),
+    ];
+    for codec in [Codec::None, Codec::Lz4] {
+        for (first, log_start, newest) in cases {
+            let world = World::new().await;
+            let log = open(&world).await;
+            for times in first {
+                put(&log, batch(codec, times, b"v")).await;
+            }
+            log.roll().unwrap();
+            put(&log, batch(codec, &[50], b"v")).await;
+            log.delete_records(log_start).await.unwrap();
+            let found = find(&log, TimestampSpec::MaxTimestamp).await;
+            assert_eq!((found.offset, found.timestamp), newest, "{first:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_time_below_the_log_start_finds_the_next_record_above_it() {
     let world = World::new().await;
     let log = open(&world).await;
