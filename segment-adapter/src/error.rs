@@ -21,7 +21,7 @@ pub enum RecordFault {
         /// Milliseconds since the epoch.
         timestamp: i64,
     },
-    /// The client set the log-append-time bit on a topic that keeps the client's timestamps.
+    /// The client set the log-append-time bit, which is the broker's to set.
     UnexpectedLogAppendTime,
 }
 

@@ -186,6 +186,11 @@ fn check_header(header: &BatchHeader, origin: Origin) -> Result<(), LogError> {
             header.records_count
         )));
     }
+    if header.attributes.is_transactional() && header.producer_id < 0 {
+        return Err(LogError::invalid_record(
+            "a batch of a transaction without a producer id",
+        ));
+    }
     if origin == Origin::Coordinator {
         return Ok(());
     }
@@ -250,11 +255,9 @@ fn timestamp_fault(
     config: &LogConfig,
     now_ms: i64,
 ) -> Option<RecordFault> {
-    if config.timestamp_type == TimestampType::LogAppendTime {
-        return None;
-    }
     let behind = i128::from(now_ms) - i128::from(timestamp);
-    let in_range = timestamp == -1
+    let in_range = config.timestamp_type == TimestampType::LogAppendTime
+        || timestamp == -1
         || (behind <= i128::from(config.timestamp_before_max_ms)
             && -behind <= i128::from(config.timestamp_after_max_ms));
     if !in_range {

@@ -427,11 +427,25 @@ fn vector_36_no_timestamp_is_allowed() {
 }
 
 #[test]
-fn a_producer_cannot_claim_log_append_time_on_a_create_time_topic() {
-    let sent = patched(&batch(Codec::None, &[NOW]), |header| {
-        header.attributes = Attributes::new(0x08);
-    });
-    assert_eq!(code(&sent, &config()), 32);
+fn a_producer_cannot_claim_log_append_time_whatever_the_topic_keeps() {
+    for timestamp in [NOW, -1] {
+        let sent = patched(&batch(Codec::None, &[timestamp]), |header| {
+            header.attributes = Attributes::new(0x08);
+        });
+        assert_eq!(code(&sent, &config()), 32);
+        assert_eq!(code(&sent, &log_append_time()), 32);
+    }
+}
+
+#[test]
+fn a_batch_of_a_transaction_has_a_producer() {
+    let batch = batch(Codec::None, &[NOW]);
+    let sent = patched(&batch, |header| header.attributes = Attributes::new(0x10));
+    for origin in [Origin::Client, Origin::Coordinator] {
+        let refused = validate(&sent, &config(), NOW, origin).unwrap_err();
+        assert_eq!(refused.code(), 87);
+        assert!(validate(&batch, &config(), NOW, origin).is_ok());
+    }
 }
 
 #[test]
