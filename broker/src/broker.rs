@@ -212,7 +212,8 @@ mod tests {
         timeout(SOON, under_way).await.expect("a pass begins");
         let begun = Instant::now();
         timeout(SOON, broker.stop()).await.unwrap().unwrap();
-        assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+        // Much less than a stop allows the cleaner.
+        assert!(begun.elapsed() < SOON / 4, "{:?}", begun.elapsed());
         // The pass has let go of the log: it is closed, not busy.
         let after = leading.log.compact(&mut other, 0).await;
         assert!(matches!(after, Err(LogError::Closed)), "{after:?}");
