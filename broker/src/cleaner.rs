@@ -24,7 +24,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 struct Due {
     topic: String,
     partition: Arc<Partition>,
-    leading: Leading,
     ratio: f64,
 }
 
@@ -35,13 +34,19 @@ pub(crate) async fn run(node: Arc<Node>, mut compactor: Compactor) {
     loop {
         // Not at once: a start has better things to do.
         sleep(pause).await;
-        while let Some(due) = dirtiest(&node, &failures) {
-            let group = due.partition.group;
+        loop {
+            let round = all_due(&node, &failures).await;
+            if round.is_empty() {
+                break;
+            }
             // What is still dirty after a pass that went on to its end has more keys than the memory holds: its turn comes
-            // again, when others are less dirty.
-            match clean(&mut compactor, &due).await {
-                true => failures.forget(group),
-                false => failures.add(group, Instant::now()),
+            // again, after the others.
+            for due in round {
+                let group = due.partition.group;
+                match clean(&mut compactor, &due).await {
+                    true => failures.forget(group),
+                    false => failures.add(group, Instant::now()),
+                }
             }
         }
         compactor.rest();
@@ -89,53 +94,57 @@ impl Failures {
     }
 }
 
-/// The dirtiest of those that are due and have not just failed.
-fn dirtiest(node: &Node, failures: &Failures) -> Option<Due> {
+/// Those that are due and have not just failed, the dirtiest first.
+async fn all_due(node: &Node, failures: &Failures) -> Vec<Due> {
     let now = Instant::now();
     let now_ms = SystemClock.now_ms();
-    let mut dirtiest: Option<Due> = None;
+    let mut all = Vec::new();
     for topic in node.topics.all() {
         for partition in topic.partitions.iter() {
             if !failures.may_try(partition.group, now) {
                 continue;
             }
-            // A log that is not open is opened by the next request.
-            let Some(leading) = partition.current() else {
-                continue;
-            };
-            let dirty = match leading.log.dirty(now_ms) {
-                Ok(Some(dirty)) => dirty,
-                Ok(None) => continue,
-                Err(error) => {
-                    partition.note(&leading, &error);
-                    continue;
-                }
-            };
-            if dirtiest.as_ref().is_none_or(|due| dirty.ratio > due.ratio) {
-                dirtiest = Some(Due {
+            if let Some((_, ratio)) = is_due(partition, now_ms) {
+                all.push(Due {
                     topic: topic.name.clone(),
                     partition: partition.clone(),
-                    leading,
-                    ratio: dirty.ratio,
+                    ratio,
                 });
             }
         }
+        // There may be thousands of partitions.
+        tokio::task::yield_now().await;
     }
-    dirtiest
+    all.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
+    all
 }
 
-/// Whether the pass came to its end and cleaned something.
+/// The log of a partition that is to be compacted, and how dirty it is. A log that is not open is opened by the next request.
+fn is_due(partition: &Partition, now_ms: i64) -> Option<(Leading, f64)> {
+    let leading = partition.current()?;
+    match leading.log.dirty(now_ms) {
+        Ok(dirty) => dirty.map(|dirty| (leading, dirty.ratio)),
+        Err(error) => {
+            partition.note(&leading, &error);
+            None
+        }
+    }
+}
+
+/// Whether the pass came to its end and cleaned something, or there is nothing to clean any more.
 async fn clean(compactor: &mut Compactor, due: &Due) -> bool {
     let begun = Instant::now();
-    let log = &due.leading.log;
-    match log.compact(compactor, SystemClock.now_ms()).await {
+    let Some((leading, _)) = is_due(&due.partition, SystemClock.now_ms()) else {
+        return true;
+    };
+    match leading.log.compact(compactor, SystemClock.now_ms()).await {
         Ok(done) => {
             tell(due, &done, begun.elapsed());
             done.finished && done.dirty_bytes > 0
         }
         Err(error) => {
-            warn(due, &error);
-            due.partition.note(&due.leading, &error);
+            warn(due, &leading, &error);
+            due.partition.note(&leading, &error);
             false
         }
     }
@@ -153,9 +162,9 @@ fn tell(due: &Due, done: &Compacted, took: Duration) {
     );
 }
 
-fn warn(due: &Due, error: &LogError) {
+fn warn(due: &Due, leading: &Leading, error: &LogError) {
     let (topic, partition) = (&due.topic, due.partition.index);
-    if due.leading.log.uncleanable().is_some() {
+    if leading.log.uncleanable().is_some() {
         tracing::error!(
             topic,
             partition,
