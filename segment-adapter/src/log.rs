@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use s3stream::Stream;
-use s3stream::segment::{Segment, SegmentLog};
+use s3stream::segment::{LogBounds, Segment, SegmentLog};
 
 pub use append::AppendHandle;
 pub use compact::{Compacted, Dirty};
@@ -61,7 +61,7 @@ struct Shared {
     maintenance: tokio::sync::Mutex<()>,
     /// Held by whoever appends to what compaction writes anew. Taken before the one above, or only tried.
     compacting: tokio::sync::Mutex<()>,
-    /// Told when the log start, or the high watermark by the broker's word, has moved, and when the log is over.
+    /// Told when the high watermark has moved by the broker's word, when the log was cut, and when it is over.
     moved: tokio::sync::Notify,
 }
 
@@ -79,6 +79,8 @@ struct State {
     /// What is not durable included. The meta stream has what they were at the last note or roll.
     producers: Producers,
     verifications: Verifications,
+    /// Where the log began when what is known of offsets below was last forgotten, -1 if that is to be done anew.
+    forgotten_below: i64,
     /// That of its topic, once somebody has said it.
     topic_id: Option<u128>,
     /// The high watermark that the broker has set; `None` if it has not, and it is the end of what is durable.
@@ -128,7 +130,7 @@ impl KafkaLog {
     }
 
     fn offsets_in(&self, state: &mut State) -> Offsets {
-        let bounds = self.shared.log.bounds();
+        let bounds = self.bounds_in(state);
         let (log_start, confirmed) = (bounds.start as i64, bounds.confirm as i64);
         let hw = state
             .hw
@@ -141,6 +143,19 @@ impl KafkaLog {
             confirmed,
             leo: bounds.next as i64,
         }
+    }
+
+    /// The bounds of the streams. The log start may have moved since somebody looked, also by an edit whose caller went
+    /// away: what is known of offsets below goes.
+    fn bounds_in(&self, state: &mut State) -> LogBounds {
+        let bounds = self.shared.log.bounds();
+        let start = bounds.start as i64;
+        if start != state.forgotten_below {
+            state.epochs.forget_below(start);
+            state.producers.forget_aborted_below(start);
+            state.forgotten_below = start;
+        }
+        bounds
     }
 
     /// Bytes of all batches that are kept, those below the log start included as long as their segment is.

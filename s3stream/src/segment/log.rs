@@ -246,6 +246,8 @@ impl SegmentLog {
             };
             (durable, before)
         };
+        // Who waits for the start to move now waits for this, too.
+        self.moved.notify_waiters();
         match durable {
             Some(durable) => self.kept(durable).await?,
             // The start may be there by an edit whose caller went away: it is kept when that is.

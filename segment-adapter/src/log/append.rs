@@ -155,7 +155,7 @@ impl KafkaLog {
             if !matches!(state.life, super::Life::Open) {
                 return Err(state.life.error());
             }
-            let bounds = self.shared.log.bounds();
+            let bounds = self.bounds_in(&mut state);
             if let Some(original) = state.check(&batch.entry(), config, options)? {
                 return Ok(self.duplicate(&original, bounds.start as i64));
             }

@@ -55,6 +55,7 @@ impl KafkaLog {
                     epoch_notes: recovered.epoch_notes,
                     producers: recovered.producers,
                     verifications: Verifications::default(),
+                    forgotten_below: -1,
                     topic_id: None,
                     hw: None,
                     truncations: 0,

@@ -121,9 +121,10 @@ impl KafkaLog {
             }
             // Nobody sees further than what is durable.
             let durable = offsets.confirmed.max(beyond) as u64;
+            let start = offsets.log_start as u64;
             tokio::select! {
                 biased;
-                waited = self.shared.log.wait_confirm(durable) => {
+                waited = self.shared.log.wait_past(durable, start) => {
                     waited.map_err(|error| self.failed(error))?;
                 }
                 () = moved => {}

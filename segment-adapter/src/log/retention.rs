@@ -30,9 +30,10 @@ impl KafkaLog {
         if let Some((count, below)) = self.prepare_deletion(now_ms)? {
             let trimmed = self.shared.log.trim_front(..below).await;
             trimmed.map_err(|error| self.failed(error))?;
-            self.forget_below_start();
             deleted = count;
         }
+        // What the log start has left behind is forgotten before the producers are kept.
+        self.offsets();
         let maintained = self.shared.log.maintain(|| {
             let state = self.shared.state.lock();
             let producers = state.producers.encode();
@@ -76,7 +77,6 @@ impl KafkaLog {
         }
         let trimmed = self.shared.log.trim_front(..before as u64).await;
         trimmed.map_err(|error| self.failed(error))?;
-        self.forget_below_start();
         Ok(self.offsets().log_start)
     }
 
@@ -85,17 +85,6 @@ impl KafkaLog {
         let after_ms = state.config.producer_expiration_ms;
         state.producers.expire(now_ms, after_ms, EXPIRED_MAX);
         state.verifications.expire(now_ms, after_ms);
-    }
-
-    /// The log start has moved: what is known of offsets below goes, and who waits for the last stable offset looks again.
-    fn forget_below_start(&self) {
-        {
-            let mut state = self.shared.state.lock();
-            let start = self.shared.log.bounds().start as i64;
-            state.epochs.forget_below(start);
-            state.producers.forget_aborted_below(start);
-        }
-        self.shared.moved.notify_waiters();
     }
 
     /// How many segments go and the offset below which they lie; begins a new one if all would go.

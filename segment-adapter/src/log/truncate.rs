@@ -190,6 +190,7 @@ impl KafkaLog {
                 .hw
                 .map(|hw| if cut.anew { cut.end } else { hw.min(cut.end) });
             state.truncations += 1;
+            state.forgotten_below = -1;
             // What was damaged may be gone.
             state.uncleanable = None;
         }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use futures::poll;
+use segment_adapter::{EndTxn, TransactionVersion};
 
 use super::*;
 
@@ -202,6 +203,55 @@ async fn nothing_is_given_up_before_what_hides_it_is_durable() {
     let offsets = log.offsets();
     assert_eq!((offsets.log_start, offsets.leo), (8, 8));
     assert_eq!(put_records(&log, 1).await.first_offset, 8);
+}
+
+#[tokio::test]
+async fn what_a_caller_who_went_away_has_deleted_is_forgotten_and_waiters_hear_of_it() {
+    let world = World::new().await;
+    let unverified = LogConfig {
+        verify_transactions: false,
+        aborted_max: 2,
+        ..config(-1, -1)
+    };
+    let log = open_with(&world, unverified).await;
+    let begin = |id| {
+        let batch = BatchBuilder::new(Codec::None).producer(id, 0, 0);
+        let batch = batch.transactional().record(1000, None, Some(b"v"));
+        batch.build().unwrap()
+    };
+    put(&log, begin(1)).await;
+    let abort = EndTxn {
+        producer_id: 1,
+        producer_epoch: 0,
+        coordinator_epoch: 0,
+        commit: false,
+        version: TransactionVersion::V1,
+    };
+    let aborted = log.append_end_txn(abort, EPOCH).unwrap();
+    aborted.durable().await.unwrap();
+    put(&log, begin(2)).await;
+    put_records(&log, 1).await;
+    assert_eq!(refused(&log, begin(3)).code(), 7, "as many as there may be");
+    // Both wait for what is committed: one from before, one from after the deletion was queued.
+    let mut early = pin!(log.wait_for(Isolation::TxnCommitted, 2));
+    assert!(poll!(&mut early).is_pending());
+    world.hold();
+    {
+        let mut deletion = pin!(log.delete_records(4));
+        assert!(poll!(&mut deletion).is_pending());
+    }
+    let mut late = pin!(log.wait_for(Isolation::TxnCommitted, 2));
+    assert!(poll!(&mut late).is_pending());
+    assert_eq!(log.offsets().log_start, 0);
+    world.release();
+    let limit = std::time::Duration::from_secs(60);
+    for waiter in [early, late] {
+        let offsets = tokio::time::timeout(limit, waiter).await.unwrap().unwrap();
+        assert_eq!((offsets.log_start, offsets.lso), (4, 4));
+    }
+    // There is room for one more.
+    put(&log, begin(3)).await;
+    assert_eq!(refused(&log, begin(4)).code(), 7);
 }
 
 #[tokio::test]

@@ -57,19 +57,27 @@ impl SegmentLog {
     /// `Closed`, `Fenced`, `NotFound` when the stream is over. When the log below is reopened this may wait until
     /// something is appended; [`Self::stopped`] tells.
     pub async fn wait_confirm(&self, offset: u64) -> Result<u64> {
+        Ok(self.wait_past(offset, u64::MAX).await?.confirm)
+    }
+
+    /// Waits until `confirm` is beyond this, or `start` beyond that, and tells where the log is then.
+    ///
+    /// # Errors
+    /// As [`Self::wait_confirm`].
+    pub async fn wait_past(&self, confirm: u64, start: u64) -> Result<LogBounds> {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
             // From here on a move is not missed.
             moved.as_mut().enable();
             let data = self.data.confirm();
-            let (confirm, edit) = {
+            let edit = {
                 let state = self.usable()?;
-                let edit = state.pending.front().map(|(end, _)| end.saturating_sub(1));
-                (self.confirm_of(&state), edit)
+                state.pending.front().map(|(end, _)| end.saturating_sub(1))
             };
-            if confirm > offset {
-                return Ok(confirm);
+            let bounds = self.bounds();
+            if bounds.confirm > confirm || bounds.start > start {
+                return Ok(bounds);
             }
             tokio::select! {
                 biased;
