@@ -66,6 +66,47 @@ async fn vector_95_max_bytes_and_the_first_batch() {
 }
 
 #[tokio::test]
+async fn vector_95_limits_of_a_read_in_a_log_of_gaps() {
+    let world = World::new().await;
+    let log = open(&world).await;
+    // Only every seventh offset has a record.
+    for base in (0..70).step_by(7) {
+        let mut bytes = batch(Codec::None, &[1000], &[7; 10_000]).to_vec();
+        bytes[..8].copy_from_slice(&i64::to_be_bytes(base));
+        bytes[12..16].copy_from_slice(&EPOCH.to_be_bytes());
+        let handle = log.append_as_follower(bytes.into(), EPOCH).unwrap();
+        handle.durable().await.unwrap();
+        if base == 28 {
+            log.roll().unwrap();
+        }
+    }
+    let one = log.read(0, 1, true, HW).await.unwrap().records[0].len();
+    for start in 0..=63 {
+        let next = (start + 6) / 7 * 7;
+        for (max_bytes, min_one, at_most) in [
+            (1, true, 1),
+            (one - 1, false, 0),
+            (one * 2 + 500, false, 2),
+            (one * 4, true, 4),
+        ] {
+            let data = log.read(start, max_bytes, min_one, HW).await.unwrap();
+            let bases = batches(&data);
+            let bases: Vec<_> = bases.iter().map(|b| b.header().base_offset).collect();
+            let there: Vec<_> = (next..70).step_by(7).take(bases.len()).collect();
+            assert_eq!(bases, there, "from {start}");
+            assert!(bases.len() <= at_most && bases.is_empty() == (at_most == 0));
+        }
+    }
+    assert!(
+        log.read(64, 100, true, HW)
+            .await
+            .unwrap()
+            .records
+            .is_empty()
+    );
+}
+
+#[tokio::test]
 async fn vector_97_any_offset_within_a_compressed_batch_gives_the_whole_batch() {
     let world = World::new().await;
     let log = open(&world).await;

@@ -173,6 +173,21 @@ async fn vector_122_retention_never_passes_the_high_watermark() {
 }
 
 #[tokio::test]
+async fn vector_122_at_each_high_watermark_the_segments_below_it_go() {
+    let world = World::new().await;
+    let log = open_with(&world, config(0, 0)).await;
+    fill(&log, 10, 10, 1000).await;
+    for hw in 0..=100 {
+        assert_eq!(log.update_high_watermark(hw), hw);
+        log.delete_old_segments(1 << 40).await.unwrap();
+        let below = hw / 10;
+        assert_eq!(log.offsets().log_start, below * 10, "{hw}");
+        assert_eq!(log.segment_count() as i64, (10 - below).max(1), "{hw}");
+    }
+    assert_eq!((log.offsets().leo, log.size().unwrap()), (100, 0));
+}
+
+#[tokio::test]
 async fn negative_limits_keep_everything() {
     let world = World::new().await;
     let log = open_with(&world, config(-1, -1)).await;

@@ -33,7 +33,18 @@ async fn vector_1_a_segment_spans_no_more_offsets_than_31_bits_say() {
     assert_eq!(extents(&log, 0).await, bases.map(|base| (base, base)));
     // A batch of an offset below the segment's base cannot be appended.
     let below = log.append_as_follower(stored(last, 0, 1000, b"v"), EPOCH);
-    assert_eq!(below.unwrap_err().code(), -1);
+    let below = below.unwrap_err();
+    let LogError::UnexpectedAppendOffset { first, last, leo } = below else {
+        panic!("{below}");
+    };
+    assert_eq!(
+        (first, last, leo),
+        (
+            i64::from(i32::MAX),
+            i64::from(i32::MAX),
+            2 * i64::from(i32::MAX) + 3
+        )
+    );
 }
 
 #[tokio::test]
@@ -91,6 +102,17 @@ async fn vectors_8_and_20_an_empty_segment_does_not_roll_by_time_nor_when_it_is_
         put(&log, batch(Codec::None, &[timestamp], b"v")).await;
         assert_eq!(log.segment_count(), 1 + round as usize);
         log.roll().unwrap();
+    }
+    // One that a cut has emptied is as new: later by the clock or by record time, it does not roll.
+    for timestamp in [-1, 5, i64::MAX / 2] {
+        put(&log, batch(Codec::None, &[1, 2], b"v")).await;
+        assert_eq!(log.segment_count(), 4);
+        assert!(log.truncate_to(3).await.unwrap());
+        assert_eq!((log.offsets().leo, log.segment_count()), (3, 4));
+        world.clock.set(world.clock.now_ms() + 100_000);
+        put(&log, batch(Codec::None, &[timestamp], b"v")).await;
+        assert_eq!(log.segment_count(), 4, "{timestamp}");
+        assert!(log.truncate_to(3).await.unwrap());
     }
     // It does roll for too many offsets.
     follow(&log, &[stored(3, 7, 5, b"v")]).await;
@@ -187,28 +209,36 @@ async fn vector_16_leader_epochs_are_what_the_batches_say_after_a_crash() {
 
 #[tokio::test]
 async fn vector_17_a_damaged_batch_is_refused_and_nothing_is_cut_off_for_it() {
-    for (damaged, whole) in [(2, false), (4, true)] {
+    // Longer than it is, with another record than it was sent with, and whole.
+    for (damaged_byte, opens) in [(Some(11), false), (Some(70), true), (None, true)] {
         let world = World::new().await;
         let log = open(&world).await;
         let streams = world.streams().await;
         for n in 0..4 {
-            put_records(&log, 1).await;
-            if n == damaged {
-                let next = log.offsets().leo;
-                let mut bad = stored(next, EPOCH, 1000, b"v").to_vec();
-                // Longer than it is.
-                bad[11] += 1;
-                streams[0].append(1, &[&bad]).unwrap().await.unwrap();
-                break;
+            if n < 3 {
+                put_records(&log, 1).await;
+                continue;
             }
+            let mut last = stored(3, EPOCH, 1000, b"v").to_vec();
+            if let Some(damaged) = damaged_byte {
+                last[damaged] += 1;
+            }
+            streams[0].append(1, &[&last]).unwrap().await.unwrap();
         }
         drop(log);
         let confirm = streams[0].confirm();
         let opened = KafkaLog::open(streams.clone(), LogConfig::default(), world.clock.clone());
         match opened.await {
-            Ok(log) => assert!(whole && log.offsets().leo == 4),
+            Ok(log) => {
+                assert!(opens && log.offsets().leo == 4);
+                // It is read as it is stored, and whoever reads it sees by its checksum what it is.
+                let read = log.read(3, 1, true, HW).await.unwrap();
+                let batch = Batches::new(read.records[0].clone()).next();
+                let checked = batch.unwrap().unwrap().verify_checksum();
+                assert_eq!(checked.is_err(), damaged_byte.is_some());
+            }
             Err(error) => assert!(
-                !whole && matches!(error, LogError::StoredState(_)),
+                !opens && matches!(error, LogError::StoredState(_)),
                 "{error}"
             ),
         }

@@ -427,6 +427,12 @@ async fn vector_118_a_marker_needs_a_version() {
         ..AppendOptions::default()
     };
     assert_eq!(code(log.append_with(as_sent, EPOCH, &client)), 87);
+    // A follower needs none, also if the marker is of an epoch that is old by now; a leader refuses that.
+    put(&log, txn(1, 1, 0, 1)).await;
+    assert_eq!(code(log.append_end_txn(end(1, 0, true, V1), EPOCH)), 47);
+    let next = log.offsets().leo.to_be_bytes();
+    let followed = Bytes::from([&next[..], &marker[8..]].concat());
+    durable(log.append_as_follower(followed, EPOCH)).await;
 }
 
 #[tokio::test]
@@ -505,6 +511,44 @@ async fn vector_98_a_reader_of_committed_data_sees_up_to_the_last_stable_offset(
         assert!(read.records.is_empty() && read.aborted == Some(Vec::new()));
     }
     assert_eq!(log.read(7, 1, true, COMMITTED).await.unwrap_err().code(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vector_98_a_reader_of_committed_data_while_the_high_watermark_moves() {
+    const ROUNDS: i64 = 200;
+    let world = World::new().await;
+    let log = open_with(&world, unverified()).await;
+    log.update_high_watermark(0);
+    let reader = tokio::spawn({
+        let log = log.clone();
+        async move {
+            let mut next = 0;
+            while next < 4 * ROUNDS {
+                log.wait_for(COMMITTED, next).await.unwrap();
+                let read = log.read(next, 1000, true, COMMITTED).await.unwrap();
+                // Each round ends with its marker, and nothing of it is stable before.
+                assert_eq!(read.offsets.lso % 4, 0);
+                assert!(read.offsets.lso <= read.offsets.hw && read.aborted == Some(Vec::new()));
+                for batch in batches(&read) {
+                    assert_eq!(batch.header().base_offset, next);
+                    next = batch.header().last_offset() + 1;
+                }
+                assert!(next <= read.offsets.lso);
+            }
+        }
+    });
+    let mut sender = Sender::default();
+    for base in (0..ROUNDS).map(|round| 4 * round) {
+        put(&log, sender.next(1, 2)).await;
+        log.maybe_increment_high_watermark(base + 2).unwrap();
+        put_records(&log, 1).await;
+        log.maybe_increment_high_watermark(base + 3).unwrap();
+        end_txn(&log, 1, true).await;
+        log.maybe_increment_high_watermark(base + 4).unwrap();
+        tokio::task::yield_now().await;
+    }
+    reader.await.unwrap();
+    assert_eq!(log.offsets().lso, 4 * ROUNDS);
 }
 
 #[tokio::test]

@@ -289,3 +289,23 @@ async fn a_log_is_due_by_its_ratio_or_when_something_is_too_old() {
     assert_eq!(log.dirty(1500).unwrap(), None);
     assert!(log.dirty(1501).unwrap().unwrap().is_late);
 }
+
+#[tokio::test]
+async fn vector_147_a_batch_larger_than_a_piece_of_the_walk_is_cleaned() {
+    let world = World::new().await;
+    let config = LogConfig {
+        max_message_bytes: 8 * MIB,
+        ..compacted()
+    };
+    let log = open_with(&world, config).await;
+    let large = "x".repeat(3 << 20);
+    put_keyed(&log, &[("0", "small"), ("1", "small")]).await;
+    put_keyed(&log, &[("1", &large), ("2", &large)]).await;
+    put_keyed(&log, &[("1", "small")]).await;
+    log.roll().unwrap();
+    compact(&log).await;
+    assert_eq!(offsets(&log).await, [0, 3, 4]);
+    let view = View::of(&log, HW).await;
+    let values: Vec<_> = view.data().map(|record| record.value.clone()).collect();
+    assert_eq!(values[1].as_deref(), Some(large.as_bytes()));
+}
