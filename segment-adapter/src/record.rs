@@ -257,6 +257,27 @@ trait Body {
     fn skip(&mut self, len: u64) -> Result<(), Fault>;
 }
 
+/// Numbers of at most three bytes, as nearly all are.
+trait Short {
+    /// Takes one, zig-zag decoded, if it is one.
+    fn short_signed(&mut self) -> Option<i32>;
+}
+
+impl Short for &[u8] {
+    #[inline(always)]
+    fn short_signed(&mut self) -> Option<i32> {
+        let low = |byte: u8| u32::from(byte & 0x7f);
+        let (value, rest) = match *self {
+            [a, rest @ ..] if *a < 0x80 => (low(*a), rest),
+            [a, b, rest @ ..] if *b < 0x80 => (low(*a) | low(*b) << 7, rest),
+            [a, b, c, rest @ ..] if *c < 0x80 => (low(*a) | low(*b) << 7 | low(*c) << 14, rest),
+            _ => return None,
+        };
+        *self = rest;
+        Some((value >> 1) as i32 ^ -((value & 1) as i32))
+    }
+}
+
 /// Reads the fields of a record; there must be nothing behind them.
 fn read_fields(body: &mut impl Body) -> Result<RecordHead, Fault> {
     let _attributes = body.byte()?;
@@ -362,8 +383,42 @@ impl Body for &[u8] {
     }
 }
 
+/// The record at the front and what follows it, if it is an ordinary one: whole, with short numbers and without headers. All others are for
+/// [`read_fields`], which also says what is wrong with one.
+#[inline]
+fn ordinary(bytes: &[u8]) -> Option<(RecordHead, &[u8])> {
+    let mut rest = bytes;
+    let len = usize::try_from(rest.short_signed()?).ok()?;
+    let (mut body, rest) = rest.split_at_checked(len)?;
+    body = body.get(1..)?;
+    let timestamp_delta = body.short_signed()?;
+    let offset_delta = body.short_signed()?;
+    let key = body.short_signed()?;
+    if key >= 0 {
+        body = body.get(key as usize..)?;
+    }
+    let value = body.short_signed()?;
+    if value >= 0 {
+        body = body.get(value as usize..)?;
+    }
+    if key < -1 || value < -1 || body.len() != 1 || body[0] != 0 {
+        return None;
+    }
+    let head = RecordHead {
+        timestamp_delta: timestamp_delta.into(),
+        offset_delta,
+        has_key: key >= 0,
+    };
+    Some((head, rest))
+}
+
 impl Source for &[u8] {
+    #[inline]
     fn record(&mut self) -> Result<RecordHead, Fault> {
+        if let Some((head, rest)) = ordinary(self) {
+            *self = rest;
+            return Ok(head);
+        }
         let len = record_len(self)?;
         let (mut body, rest) = self.split_at_checked(len).ok_or(ENDS_EARLY)?;
         *self = rest;

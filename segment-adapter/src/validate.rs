@@ -4,7 +4,7 @@
 //! allows. Nothing is copied unless the topic wants another codec: the answer is a new header and the records as they
 //! came. Rejections consume no offsets. What needs the state of the log, like sequences, is not judged here.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use bytes::Bytes;
 
@@ -225,13 +225,14 @@ fn check_records(
     let mut max_timestamp = -1;
     let mut dense = true;
     let mut faults = RecordFaults::default();
+    let times = times_in_range(config, now_ms);
     batch.visit_records(config.decompressed_limit(), |index, record| {
         dense &= i64::from(record.offset_delta) == i64::from(index);
         let timestamp = header.record_timestamp(record.timestamp_delta);
         max_timestamp = max_timestamp.max(timestamp);
         if config.compact && !record.has_key {
             faults.push(index, RecordFault::NullKey);
-        } else if let Some(fault) = timestamp_fault(header, timestamp, config, now_ms) {
+        } else if let Some(fault) = timestamp_fault(header, timestamp, &times) {
             faults.push(index, fault);
         }
         ControlFlow::Continue(())
@@ -249,18 +250,23 @@ fn check_records(
     })
 }
 
+/// The times that a producer may give its records; any, where they are not kept.
+fn times_in_range(config: &LogConfig, now_ms: i64) -> RangeInclusive<i64> {
+    match config.timestamp_type {
+        TimestampType::LogAppendTime => i64::MIN..=i64::MAX,
+        TimestampType::CreateTime => {
+            now_ms.saturating_sub(config.timestamp_before_max_ms)
+                ..=now_ms.saturating_add(config.timestamp_after_max_ms)
+        }
+    }
+}
+
 fn timestamp_fault(
     header: &BatchHeader,
     timestamp: i64,
-    config: &LogConfig,
-    now_ms: i64,
+    times: &RangeInclusive<i64>,
 ) -> Option<RecordFault> {
-    let behind = i128::from(now_ms) - i128::from(timestamp);
-    let in_range = config.timestamp_type == TimestampType::LogAppendTime
-        || timestamp == -1
-        || (behind <= i128::from(config.timestamp_before_max_ms)
-            && -behind <= i128::from(config.timestamp_after_max_ms));
-    if !in_range {
+    if timestamp != -1 && !times.contains(&timestamp) {
         Some(RecordFault::TimestampOutOfRange { timestamp })
     } else if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
         Some(RecordFault::UnexpectedLogAppendTime)
