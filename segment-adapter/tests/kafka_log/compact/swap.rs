@@ -100,6 +100,20 @@ async fn passes_leave_one_copy_of_what_is_kept_in_the_streams() {
     }
 }
 
+/// A pass whose caller goes away when its batches are durable and its edit is on its way, and held.
+async fn drop_in_swap(world: &World, log: &KafkaLog) {
+    world.hold();
+    let mut small = compactor(10);
+    let mut pass = Box::pin(log.compact(&mut small, NOW));
+    begin(&mut pass).await;
+    world.release();
+    while world.streams().await[2].confirm() < world.streams().await[2].next() {
+        tokio::task::yield_now().await;
+    }
+    world.hold();
+    begin(&mut pass).await;
+}
+
 #[tokio::test]
 async fn a_swap_that_is_not_durable_is_not_seen_and_takes_effect_without_its_caller() {
     let mut world = World::new().await;
@@ -107,21 +121,9 @@ async fn a_swap_that_is_not_durable_is_not_seen_and_takes_effect_without_its_cal
         let log = new_log(&world).await;
         let base = log.offsets().leo;
         fill(&log, 2, &["a"]).await;
-        world.hold();
         let both = View::of(&log, HW).await;
-        {
-            let mut small = compactor(10);
-            let mut pass = Box::pin(log.compact(&mut small, NOW));
-            begin(&mut pass).await;
-            // The batches are durable now; the edit is queued by the next step and held.
-            world.release();
-            while world.streams().await[2].confirm() < world.streams().await[2].next() {
-                tokio::task::yield_now().await;
-            }
-            world.hold();
-            begin(&mut pass).await;
-            assert_eq!(View::of(&log, HW).await, both);
-        }
+        drop_in_swap(&world, &log).await;
+        assert_eq!(View::of(&log, HW).await, both);
         if crashes {
             drop(log);
             world.crash().await;
@@ -143,18 +145,7 @@ async fn a_swap_whose_caller_went_away_loses_nothing_to_retention() {
     let mut world = World::new().await;
     let log = new_log(&world).await;
     fill(&log, 2, &["a"]).await;
-    world.hold();
-    {
-        let mut small = compactor(10);
-        let mut pass = Box::pin(log.compact(&mut small, NOW));
-        begin(&mut pass).await;
-        world.release();
-        while world.streams().await[2].confirm() < world.streams().await[2].next() {
-            tokio::task::yield_now().await;
-        }
-        world.hold();
-        begin(&mut pass).await;
-    }
+    drop_in_swap(&world, &log).await;
     let retained = log.clone();
     let retention = tokio::spawn(async move { retained.delete_old_segments(NOW).await });
     for _ in 0..100 {
