@@ -1,0 +1,161 @@
+//! Requests about records and their offsets.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, BrokerId, DeleteRecordsRequest, FetchRequest,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, ProducerId, TransactionalId,
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+    fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    produce_request::{PartitionProduceData, TopicProduceData},
+};
+
+use super::{Row, encoded, largest, name, row, text};
+
+pub(super) const ROWS: &[Row] = &[
+    row::<ProduceRequest>(
+        ApiKey::Produce,
+        produce,
+        largest([
+            size_of::<TopicProduceData>(),
+            size_of::<PartitionProduceData>(),
+        ]),
+    ),
+    row::<FetchRequest>(
+        ApiKey::Fetch,
+        fetch,
+        largest([
+            size_of::<FetchTopic>(),
+            size_of::<FetchPartition>(),
+            size_of::<ForgottenTopic>(),
+        ]),
+    ),
+    row::<ListOffsetsRequest>(
+        ApiKey::ListOffsets,
+        list_offsets,
+        largest([
+            size_of::<ListOffsetsTopic>(),
+            size_of::<ListOffsetsPartition>(),
+        ]),
+    ),
+    row::<FindCoordinatorRequest>(ApiKey::FindCoordinator, find_coordinator, 0),
+    row::<ApiVersionsRequest>(ApiKey::ApiVersions, api_versions, 0),
+    row::<DeleteRecordsRequest>(
+        ApiKey::DeleteRecords,
+        delete_records,
+        largest([
+            size_of::<DeleteRecordsTopic>(),
+            size_of::<DeleteRecordsPartition>(),
+        ]),
+    ),
+    row::<InitProducerIdRequest>(ApiKey::InitProducerId, init_producer_id, 0),
+    row::<OffsetForLeaderEpochRequest>(
+        ApiKey::OffsetForLeaderEpoch,
+        offset_for_leader_epoch,
+        largest([
+            size_of::<OffsetForLeaderTopic>(),
+            size_of::<OffsetForLeaderPartition>(),
+        ]),
+    ),
+];
+
+fn produce(version: i16) -> Bytes {
+    let partition = |index, records| {
+        PartitionProduceData::default()
+            .with_index(index)
+            .with_records(records)
+    };
+    let request = ProduceRequest::default()
+        .with_transactional_id(Some(TransactionalId(text("t"))))
+        .with_acks(-1)
+        .with_topic_data(vec![
+            TopicProduceData::default()
+                .with_name(name("one"))
+                .with_partition_data(vec![
+                    partition(0, Some(Bytes::from_static(&[7; 200]))),
+                    partition(1, None),
+                ]),
+        ]);
+    encoded(&request, version)
+}
+
+fn fetch(version: i16) -> Bytes {
+    let mut request = FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![
+            FetchTopic::default()
+                .with_topic(name("one"))
+                .with_partitions(vec![
+                    FetchPartition::default().with_fetch_offset(5),
+                    FetchPartition::default().with_partition(1),
+                ]),
+        ]);
+    if version >= 7 {
+        request.forgotten_topics_data = vec![
+            ForgottenTopic::default()
+                .with_topic(name("gone"))
+                .with_partitions(vec![1, 2]),
+        ];
+    }
+    if version >= 11 {
+        request.rack_id = text("rack");
+    }
+    if version >= 12 {
+        request.cluster_id = Some(text("cluster"));
+    }
+    encoded(&request, version)
+}
+
+fn list_offsets(version: i16) -> Bytes {
+    let request = ListOffsetsRequest::default().with_topics(vec![
+        ListOffsetsTopic::default()
+            .with_name(name("one"))
+            .with_partitions(vec![ListOffsetsPartition::default().with_timestamp(-1); 3]),
+    ]);
+    encoded(&request, version)
+}
+
+fn find_coordinator(version: i16) -> Bytes {
+    let mut request = FindCoordinatorRequest::default().with_key(text("group"));
+    request.key_type = i8::from(version >= 1);
+    encoded(&request, version)
+}
+
+fn api_versions(version: i16) -> Bytes {
+    let mut request = ApiVersionsRequest::default();
+    if version >= 3 {
+        request.client_software_name = text("client");
+        request.client_software_version = text("1");
+    }
+    encoded(&request, version)
+}
+
+fn delete_records(version: i16) -> Bytes {
+    let request = DeleteRecordsRequest::default().with_topics(vec![
+        DeleteRecordsTopic::default()
+            .with_name(name("one"))
+            .with_partitions(vec![DeleteRecordsPartition::default().with_offset(7); 2]),
+    ]);
+    encoded(&request, version)
+}
+
+fn init_producer_id(version: i16) -> Bytes {
+    let mut request =
+        InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("t"))));
+    if version >= 3 {
+        request.producer_id = ProducerId(7);
+        request.producer_epoch = 1;
+    }
+    encoded(&request, version)
+}
+
+fn offset_for_leader_epoch(version: i16) -> Bytes {
+    let request = OffsetForLeaderEpochRequest::default().with_topics(vec![
+        OffsetForLeaderTopic::default()
+            .with_topic(name("one"))
+            .with_partitions(vec![OffsetForLeaderPartition::default(); 2]),
+    ]);
+    encoded(&request, version)
+}
