@@ -10,13 +10,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     api::Abort,
     config::Limits,
-    wire::guard::{ELEMENT_BYTES, ELEMENTS_MAX},
+    wire::{
+        frame::SMALL_BYTES,
+        guard::{ELEMENT_BYTES, ELEMENTS_MAX},
+    },
 };
+
+/// Small requests have a share of their own, this part of what all have.
+const SMALL_SHARE: usize = 16;
 
 /// The shares. A permit is a byte; permits come back when they are dropped.
 #[derive(Debug)]
 pub(crate) struct Budget {
     pub(crate) requests: Arc<Semaphore>,
+    pub(crate) small_requests: Arc<Semaphore>,
     decoded: Arc<Semaphore>,
     responses: Arc<Semaphore>,
     response_bytes_max: usize,
@@ -28,6 +35,9 @@ impl Budget {
         let decoded = limits.in_flight_bytes_max.max(ELEMENTS_MAX * ELEMENT_BYTES);
         Self {
             requests: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
+            small_requests: Arc::new(Semaphore::new(
+                (limits.in_flight_bytes_max / SMALL_SHARE).max(SMALL_BYTES),
+            )),
             decoded: Arc::new(Semaphore::new(decoded)),
             responses: Arc::new(Semaphore::new(limits.response_bytes_max)),
             response_bytes_max: limits.response_bytes_max,

@@ -22,7 +22,7 @@ use crate::{
     node::Node,
     wire::{
         apis,
-        frame::{self, Frame, FrameError, FrameLimits, Permits},
+        frame::{self, Frame, FrameError, FrameLimits, Patience, Permits},
         guard,
         header::{self, HeaderError, Prefix},
         response::{Head, Response},
@@ -60,8 +60,12 @@ impl ConnectionError {
     pub(crate) fn is_protocol(&self) -> bool {
         !matches!(
             self,
-            Self::Frame(FrameError::Io(_) | FrameError::Idle(_) | FrameError::Stopping)
-                | Self::Write(_)
+            Self::Frame(
+                FrameError::Io(_)
+                    | FrameError::Idle(_)
+                    | FrameError::Mute(_)
+                    | FrameError::Stopping
+            ) | Self::Write(_)
         )
     }
 }
@@ -74,6 +78,7 @@ struct Pending {
 
 #[derive(Debug)]
 struct Held {
+    _turn: OwnedSemaphorePermit,
     _frame: Permits,
     _decoded: Option<OwnedSemaphorePermit>,
 }
@@ -95,10 +100,13 @@ pub(crate) async fn serve(
     let (end, closing) = watch::channel(false);
     let (queue, answers) = mpsc::channel(node.config.limits.requests_in_flight_max);
     let session = Session { local, closing };
-    let stall = Duration::from_millis(node.config.limits.write_stall_timeout_ms);
+    let patience = Patience {
+        stall: Duration::from_millis(node.config.limits.write_stall_timeout_ms),
+        whole: Duration::from_millis(node.config.limits.write_timeout_ms),
+    };
     let drain = Duration::from_millis(node.config.limits.idle_timeout_ms);
     let reading = read_requests(from, &node, session, queue, stopping);
-    let writing = write_answers(to, answers, stall);
+    let writing = write_answers(to, answers, patience);
     tokio::pin!(reading, writing);
     // The writer first: an answer that is due goes out before another request is taken in.
     let read = tokio::select! {
@@ -126,20 +134,26 @@ async fn read_requests(
         idle_timeout: Duration::from_millis(limits.idle_timeout_ms),
         connection: Arc::new(Semaphore::new(limits.request_bytes_max)),
         broker: node.budget.requests.clone(),
+        small: node.budget.small_requests.clone(),
     };
+    // The queue alone would not do: an answer that is waited for has left it.
+    let in_flight = Arc::new(Semaphore::new(limits.requests_in_flight_max));
+    let mut is_first = true;
     loop {
-        let Ok(slot) = queue.reserve().await else {
+        let turn = in_flight.clone().acquire_owned().await;
+        let (Ok(turn), Ok(slot)) = (turn, queue.reserve().await) else {
             return Ok(()); // the writer has ended and says why
         };
         let frame = tokio::select! {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-            frame = frame::read(&mut from, &frames) => frame?,
+            frame = frame::read(&mut from, &frames, is_first) => frame?,
         };
+        is_first = false;
         let Some(frame) = frame else {
             return Ok(());
         };
-        let (reply, held) = begin(node, &session, frame).await?;
+        let (reply, held) = begin(node, &session, frame, turn).await?;
         if let Reply::Later(reply) = reply {
             slot.send(Pending { reply, _held: held });
         }
@@ -151,9 +165,11 @@ async fn begin(
     node: &Arc<Node>,
     session: &Session,
     frame: Frame,
+    turn: OwnedSemaphorePermit,
 ) -> Result<(Reply, Held), ConnectionError> {
     let Frame { bytes, permits } = frame;
     let mut held = Held {
+        _turn: turn,
         _frame: permits,
         _decoded: None,
     };
@@ -200,11 +216,11 @@ async fn begin(
 async fn write_answers(
     mut to: OwnedWriteHalf,
     mut answers: mpsc::Receiver<Pending>,
-    stall: Duration,
+    patience: Patience,
 ) -> Result<(), ConnectionError> {
     while let Some(Pending { reply, _held }) = answers.recv().await {
         let Response { pieces, permit } = reply.await?;
-        frame::write(&mut to, pieces, stall)
+        frame::write(&mut to, pieces, patience)
             .await
             .map_err(ConnectionError::Write)?;
         drop(permit);

@@ -23,6 +23,7 @@
 //! What clients send is untrusted: limits, timeouts and a guard before the codec bound what a connection can make the
 //! broker hold, and whatever goes wrong on a connection ends that connection alone.
 
+mod admission;
 mod api;
 mod broker;
 mod budget;

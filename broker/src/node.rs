@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
+    admission::Admission,
     budget::Budget,
     config::{Config, split_address},
     producer_ids::ProducerIds,
@@ -13,6 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) config: Config,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
     pub(crate) topics: Arc<Topics>,
     pub(crate) producer_ids: ProducerIds,
@@ -22,6 +24,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(config: Config, topics: Topics) -> Self {
         Self {
+            admission: Admission::new(&config.limits),
             budget: Budget::new(&config.limits),
             cluster_id: topics.engine().cluster().to_string(),
             topics: Arc::new(topics),

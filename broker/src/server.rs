@@ -1,28 +1,48 @@
-//! Accepts connections: `open connections <= limits.connections_max`, each a task of its own.
+//! Accepts connections as far as there are places, each a task of its own.
 //!
-//! A task that ends, in whatever way, is taken note of and frees its place. Out of file descriptors the loop rests a
+//! A task that ends, in whatever way, is taken note of and frees its place (F59). Out of file descriptors the loop rests a
 //! little instead of spinning.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinError, JoinSet},
 };
 
-use crate::{connection, node::Node};
+use crate::{admission::Admission, connection, node::Node};
 
 /// The rest after a failed accept: what is missing (descriptors, memory) comes back when others end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stopping`, then until the last connection has been answered. Dropping the future ends all at once.
-pub(crate) async fn run(
+pub(crate) async fn run(listener: TcpListener, node: Arc<Node>, stopping: watch::Receiver<bool>) {
+    let admission = node.admission.clone();
+    let serve = move |stream, peer, stopping| {
+        let node = node.clone();
+        async move {
+            match connection::serve(stream, peer, node, stopping).await {
+                Err(error) if error.is_protocol() => {
+                    tracing::info!(%peer, %error, "connection ended");
+                }
+                Err(error) => tracing::debug!(%peer, %error, "connection ended"),
+                Ok(()) => tracing::debug!(%peer, "connection closed"),
+            }
+        }
+    };
+    accept_all(listener, admission, stopping, serve).await;
+}
+
+/// As [`run`], whatever a connection is served by.
+async fn accept_all<F>(
     listener: TcpListener,
-    node: Arc<Node>,
+    admission: Arc<Admission>,
     mut stopping: watch::Receiver<bool>,
-) {
-    let connections_max = node.config.limits.connections_max;
+    serve: impl Fn(TcpStream, SocketAddr, watch::Receiver<bool>) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -35,21 +55,16 @@ pub(crate) async fn run(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((_, peer)) if connections.len() >= connections_max => {
-                tracing::info!(%peer, connections_max, "connection refused: limits.connections_max are open");
-            }
-            Ok((stream, peer)) => {
-                let (node, stopping) = (node.clone(), stopping.clone());
-                connections.spawn(async move {
-                    match connection::serve(stream, peer, node, stopping).await {
-                        Err(error) if error.is_protocol() => {
-                            tracing::info!(%peer, %error, "connection ended");
-                        }
-                        Err(error) => tracing::debug!(%peer, %error, "connection ended"),
-                        Ok(()) => {}
-                    }
-                });
-            }
+            Ok((stream, peer)) => match admission.admit(peer.ip()) {
+                Ok(place) => {
+                    let served = serve(stream, peer, stopping.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        served.await;
+                    });
+                }
+                Err(reason) => tracing::info!(%peer, %reason, "connection refused"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -67,5 +82,44 @@ fn note(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         tracing::error!(%error, "a connection ended by a defect of this program; others go on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::Limits;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_connection_alone_and_frees_its_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let admission = Admission::new(&Limits {
+            connections_max: 2,
+            ..Limits::default()
+        });
+        let (stop, stopping) = watch::channel(false);
+        // A byte of 0 is a defect, any other is sent back.
+        let serve = |mut stream: TcpStream, _, _| async move {
+            while let Ok(byte) = stream.read_u8().await {
+                assert_ne!(byte, 0, "the defect of this test");
+                stream.write_u8(byte).await.unwrap();
+            }
+        };
+        let server = tokio::spawn(accept_all(listener, admission.clone(), stopping, serve));
+        let mut steady = TcpStream::connect(address).await.unwrap();
+        for round in 1..=5 {
+            let mut defective = TcpStream::connect(address).await.unwrap();
+            defective.write_u8(0).await.unwrap();
+            assert_eq!(defective.read(&mut [0]).await.unwrap_or(0), 0);
+            steady.write_u8(round).await.unwrap();
+            assert_eq!(steady.read_u8().await.unwrap(), round);
+        }
+        drop(steady);
+        stop.send_replace(true);
+        server.await.unwrap();
+        assert_eq!(admission.open(), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! `begin` has queued every append when it returns, and waits for room in the log before, so a producer that is faster
 //! than the log is slowed down by its own connection. acks 1 and -1 both wait for durability: there is one copy, and it is
 //! either durable or not. A request that times out has not been taken back: its records may be in the log.
+//! Batches that take long to check (a few bytes may expand to the limit of one batch) let other connections in between.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,6 +43,9 @@ const CODEC_MASK: u8 = 0b111;
 const CODEC_ZSTD: u8 = 4;
 const TRANSACTIONAL: u8 = 1 << 4;
 
+/// For so long a request may keep a thread to itself.
+const TURN: Duration = Duration::from_millis(5);
+
 /// An append under way, or why there is none.
 type Begun = Result<Appending, Failure>;
 
@@ -67,6 +71,7 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     let acks_known = matches!(asked.acks, -1..=1);
     let unauthorized = asked.transactional_id.is_none() && has_transactional(&asked);
     let by_admin = request.client_id.as_deref() == Some("__admin_client");
+    let mut turn = Instant::now();
     let mut begun = Vec::with_capacity(asked.topic_data.len());
     for topic in asked.topic_data {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
@@ -84,6 +89,10 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
                 append(&node, version, topic.name.as_str(), data, deadline).await
             };
             partitions.push((index, result));
+            if turn.elapsed() > TURN {
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
         }
         // A copy: the name would keep the frame in memory until the answer.
         begun.push((topic_name(&topic.name), partitions));

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Connections at one time; further ones are closed at once.
     pub connections_max: usize,
+    /// Connections from one address at one time; further ones are closed at once.
+    pub connections_per_address_max: usize,
     /// Unanswered requests of one connection; further ones stay in the socket.
     pub requests_in_flight_max: usize,
     /// The largest request, and the most unanswered bytes of one connection.
@@ -20,10 +22,12 @@ pub struct Limits {
     pub fetch_bytes_max: usize,
     /// Answers being read or written, of all connections.
     pub response_bytes_max: usize,
-    /// How long a request may take to arrive, from its first byte.
+    /// How long a request may take to arrive, from its first byte, and a connection's first one from the beginning.
     pub request_read_timeout_ms: u64,
     /// How long a client may take nothing of an answer.
     pub write_stall_timeout_ms: u64,
+    /// How long a client may take for one whole answer.
+    pub write_timeout_ms: u64,
     /// How long a connection may be silent.
     pub idle_timeout_ms: u64,
 }
@@ -34,6 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_per_address_max: 5_000,
             requests_in_flight_max: 64,
             request_bytes_max: 100 * MIB,
             in_flight_bytes_max: 256 * MIB,
@@ -41,6 +46,7 @@ impl Default for Limits {
             response_bytes_max: 256 * MIB,
             request_read_timeout_ms: 30_000,
             write_stall_timeout_ms: 30_000,
+            write_timeout_ms: 600_000,
             idle_timeout_ms: 600_000,
         }
     }
@@ -50,6 +56,10 @@ impl Limits {
     pub(super) fn validate(&self, check: &mut impl FnMut(bool, &'static str, String)) {
         for (key, value) in [
             ("limits.connections_max", self.connections_max),
+            (
+                "limits.connections_per_address_max",
+                self.connections_per_address_max,
+            ),
             ("limits.requests_in_flight_max", self.requests_in_flight_max),
             ("limits.fetch_bytes_max", self.fetch_bytes_max),
         ] {
@@ -61,6 +71,7 @@ impl Limits {
                 self.request_read_timeout_ms,
             ),
             ("limits.write_stall_timeout_ms", self.write_stall_timeout_ms),
+            ("limits.write_timeout_ms", self.write_timeout_ms),
             ("limits.idle_timeout_ms", self.idle_timeout_ms),
         ] {
             check(value > 0, key, "0 would end every connection".into());

@@ -15,6 +15,7 @@ mod compaction;
 mod fetch;
 mod kcat;
 mod kill;
+mod limits;
 mod overload;
 mod program;
 mod protocol;

@@ -120,7 +120,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::of(TcpStream::connect(address).unwrap())
+    }
+
+    /// A client on a connection that was made otherwise.
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -198,6 +202,23 @@ impl Client {
             Ok(read) => read == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
+    }
+
+    /// Whether it was closed without an answer to its first request.
+    pub(crate) fn is_refused(&mut self) -> bool {
+        let frame = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 255, 255];
+        if self.stream.write_all(&frame).is_err() {
+            return true;
+        }
+        !matches!(self.stream.read(&mut [0; 1]), Ok(1))
+    }
+
+    /// Whether an answer has begun to arrive, without waiting for it.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0; 1]);
+        self.stream.set_nonblocking(false).unwrap();
+        peeked.is_ok()
     }
 
     /// Says that nothing more will be asked.
