@@ -31,3 +31,8 @@ impl WallClock for SystemClock {
         })
     }
 }
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    SystemClock.now_ms()
+}

@@ -32,6 +32,12 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the coordinators that run on it follow"
+)]
+mod coordinator;
 mod node;
 mod producer_ids;
 mod retention;

@@ -1,0 +1,354 @@
+//! The runtime, with a machine that counts.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use s3stream::{
+    Engine, NodeId,
+    wal::{self, memory::MemoryLog},
+};
+use segment_adapter::TransactionVersion;
+use tokio::time::timeout;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(20);
+const TOPIC: &str = "__consumer_offsets";
+/// A number that is written with a value larger than the topic takes.
+const TOO_LARGE: u64 = 7777;
+
+/// Adds numbers up. A time-out adds 1000.
+#[derive(Default)]
+struct Counter {
+    sum: u64,
+    /// Of open transactions.
+    undecided: Vec<(i64, u64)>,
+    parked: Vec<Slot<u64>>,
+    due: Option<u64>,
+}
+
+impl Machine for Counter {
+    type Record = u64;
+
+    fn encode(record: &u64) -> Result<Stored, StoredError> {
+        Ok(Stored {
+            key: Bytes::copy_from_slice(&record.to_be_bytes()),
+            value: Some(Bytes::from(vec![
+                b'x';
+                if *record == TOO_LARGE {
+                    2 << 20
+                } else {
+                    1
+                }
+            ])),
+        })
+    }
+
+    fn decode(stored: &Stored) -> Result<Option<u64>, StoredError> {
+        let key = stored.key.as_ref().try_into().map(u64::from_be_bytes);
+        key.map(Some).map_err(|_| StoredError {
+            what: "number",
+            reason: "not of 8 bytes".into(),
+        })
+    }
+
+    fn replay(&mut self, record: u64, producer_id: Option<i64>) {
+        match producer_id {
+            None => self.sum += record,
+            Some(producer_id) => self.undecided.push((producer_id, record)),
+        }
+    }
+
+    fn replay_end(&mut self, producer_id: i64, commit: bool) {
+        let sum = &mut self.sum;
+        self.undecided.retain(|(producer, number)| {
+            let ended = *producer == producer_id;
+            *sum += if ended && commit { *number } else { 0 };
+            !ended
+        });
+    }
+
+    fn loaded(&mut self, _: Now, _: &mut Out<u64>) {}
+
+    fn deadline(&self) -> Option<u64> {
+        self.due
+    }
+
+    fn expire(&mut self, now: Now, out: &mut Out<u64>) {
+        if self.due.is_some_and(|due| due <= now.mono_ms) {
+            self.due = None;
+            out.record(1000);
+            for slot in self.parked.drain(..) {
+                out.reply(slot, self.sum);
+            }
+        }
+    }
+}
+
+struct World {
+    log: MemoryLog,
+    engine: Engine,
+    topics: Arc<Topics>,
+    counter: Coordinator<Counter>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let log = MemoryLog::new();
+        let engine = Engine::builder()
+            .node(NodeId::new(1))
+            .bucket("memory:")
+            .wal_backend(Arc::new(log.clone()))
+            .open()
+            .await
+            .unwrap();
+        let topics = Arc::new(Topics::load(engine.clone()).await.unwrap());
+        let counter = Self::counter(&topics);
+        counter.ensure().await.unwrap();
+        Self {
+            log,
+            engine,
+            topics,
+            counter,
+        }
+    }
+
+    fn counter(topics: &Arc<Topics>) -> Coordinator<Counter> {
+        Coordinator::new(topics.clone(), TOPIC, 3, |_, _| Counter::default())
+    }
+
+    /// Adds a number; the sum before.
+    fn add(&self, number: u64) -> Pending<u64> {
+        self.counter.ask("k", move |counter, _, out| {
+            out.record(number);
+            counter.sum
+        })
+    }
+
+    fn sum(&self) -> Pending<u64> {
+        self.counter.ask("k", |counter, _, _| counter.sum)
+    }
+
+    /// The sum, once the shard is loaded.
+    async fn sum_again(&self) -> u64 {
+        timeout(SOON, async {
+            loop {
+                match self.sum().answer().await {
+                    Ok(sum) => return sum,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// The same log in a new coordinator.
+    async fn reload(&mut self) {
+        self.counter.stop();
+        self.counter = Self::counter(&self.topics);
+        self.counter.start();
+        self.sum_again().await;
+    }
+}
+
+#[test]
+fn keys_belong_to_the_partitions_that_kafka_gives_them() {
+    // Java: "abc".hashCode() = 96354, "polygenelubricants".hashCode() = Integer.MIN_VALUE.
+    assert_eq!(partition_of("abc", 50), 96354 % 50);
+    assert_eq!(partition_of("polygenelubricants", 50), 0);
+    assert_eq!(partition_of("", 50), 0);
+    // "console-consumer-1".hashCode() is negative.
+    let hash = "zzzzzzzz".chars().fold(0i32, |hash, letter| {
+        hash.wrapping_mul(31).wrapping_add(letter as i32)
+    });
+    assert_eq!(partition_of("zzzzzzzz", 50), hash.abs() % 50);
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_it_is_durable() {
+    let world = World::new().await;
+    assert_eq!(world.sum_again().await, 0);
+    world.log.hold();
+    let mut added = world.add(5);
+    // It has been replayed, and whoever sees that waits, too.
+    let mut seen = world.sum();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(added.now().is_none() && seen.now().is_none());
+    world.log.release();
+    assert_eq!(timeout(SOON, added.answer()).await.unwrap(), Ok(0));
+    assert_eq!(timeout(SOON, seen.answer()).await.unwrap(), Ok(5));
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_reload() {
+    let mut world = World::new().await;
+    world.sum_again().await;
+    for number in 1..=100 {
+        world.add(number).answer().await.unwrap();
+    }
+    world.reload().await;
+    assert_eq!(world.sum().answer().await, Ok(5050));
+}
+
+#[tokio::test]
+async fn a_failed_append_answers_everybody_and_the_shard_is_loaded_again() {
+    let world = World::new().await;
+    world.sum_again().await;
+    world.add(1).answer().await.unwrap();
+    world.log.forget_unacknowledged(true);
+    world.log.hold();
+    let parked: Pending<u64> = world
+        .counter
+        .park("k", |counter, _, _, slot| counter.parked.push(slot));
+    let (first, second, seen) = (world.add(10), world.add(100), world.sum());
+    world
+        .log
+        .fail(wal::Error::Invalid("failed by the test".into()));
+    for pending in [first, second, seen, parked] {
+        let answer = timeout(SOON, pending.answer()).await.unwrap();
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    world.log.release();
+    // The engine opens its log again, and so does the shard: what was not acknowledged may be there whole, or not.
+    let sum = world.sum_again().await;
+    assert!([1, 11, 111].contains(&sum), "{sum}");
+    world.add(1000).answer().await.unwrap();
+    assert_eq!(world.sum().answer().await, Ok(sum + 1000));
+    assert!(!world.engine.cluster().to_string().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_that_the_log_refuses_changes_nothing() {
+    let world = World::new().await;
+    world.sum_again().await;
+    // Larger than the topic takes.
+    let refused = world.add(TOO_LARGE).answer().await;
+    assert_eq!(refused, Err(ResponseError::UnknownServerError));
+    assert_eq!(world.sum().answer().await, Ok(0));
+    world.add(1).answer().await.unwrap();
+    assert_eq!(world.sum().answer().await, Ok(1));
+}
+
+#[tokio::test]
+async fn records_of_a_transaction_count_when_it_is_committed() {
+    let mut world = World::new().await;
+    world.sum_again().await;
+    let partition = world.counter.partition_of("k").unwrap();
+    for (producer_id, commit) in [(7, true), (8, false)] {
+        let log = world.counter.log(partition).unwrap();
+        let guard = log.start_verification(producer_id, 0, -1, false).unwrap();
+        let written = world.counter.ask("k", move |_, _, out| {
+            out.record(producer_id as u64);
+            out.in_transaction(InTransaction {
+                producer_id,
+                producer_epoch: 0,
+                guard,
+            });
+        });
+        written.answer().await.unwrap();
+        assert_eq!(
+            world.sum_again().await,
+            if producer_id == 7 { 0 } else { 7 }
+        );
+        world.reload().await;
+        let end = EndTxn {
+            producer_id,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit,
+            version: TransactionVersion::V1,
+        };
+        let ended = world.counter.end_transaction(partition, end);
+        ended.answer().await.unwrap();
+    }
+    assert_eq!(world.sum().answer().await, Ok(7));
+    world.reload().await;
+    assert_eq!(world.sum().answer().await, Ok(7));
+    // Without a guard of this verification, no transaction begins.
+    let unverified = world.counter.ask("k", |_, _, out| {
+        out.record(9);
+        out.in_transaction(InTransaction {
+            producer_id: 9,
+            producer_epoch: 0,
+            guard: Default::default(),
+        });
+    });
+    assert_eq!(
+        unverified.answer().await,
+        Err(ResponseError::InvalidTxnState)
+    );
+}
+
+#[tokio::test]
+async fn what_is_due_is_done_and_answers_who_waits() {
+    let world = World::new().await;
+    world.sum_again().await;
+    let parked = world.counter.park("k", |counter, now, _, slot| {
+        counter.parked.push(slot);
+        counter.due = Some(now.mono_ms + 20);
+    });
+    assert_eq!(timeout(SOON, parked.answer()).await.unwrap(), Ok(0));
+    assert_eq!(world.sum().answer().await, Ok(1000));
+}
+
+#[tokio::test]
+async fn a_defect_in_an_operation_ends_its_shard_and_no_other() {
+    let world = World::new().await;
+    world.sum_again().await;
+    world.add(3).answer().await.unwrap();
+    let waits: Pending<u64> = world
+        .counter
+        .park("k", |counter, _, _, slot| counter.parked.push(slot));
+    let defect = std::panic::AssertUnwindSafe(|| {
+        let _: Pending<()> = world.counter.ask("k", |_, _, _| panic!("a defect"));
+    });
+    std::panic::catch_unwind(defect).unwrap_err();
+    assert!(timeout(SOON, waits.answer()).await.unwrap().is_err());
+    assert_eq!(world.sum_again().await, 3);
+}
+
+#[tokio::test]
+async fn a_stop_answers_who_waits_and_takes_nothing_in() {
+    let world = World::new().await;
+    world.sum_again().await;
+    let waits: Pending<u64> = world
+        .counter
+        .park("k", |counter, _, _, slot| counter.parked.push(slot));
+    world.counter.stop();
+    let gone = Err(ResponseError::NotCoordinator);
+    assert_eq!(timeout(SOON, waits.answer()).await.unwrap(), gone);
+    assert_eq!(world.sum().answer().await, gone);
+}
+
+#[tokio::test]
+async fn more_than_may_wait_are_told_to_come_back() {
+    let world = World::new().await;
+    world.sum_again().await;
+    world.log.hold();
+    let mut waiting: Vec<_> = (0..5000).map(|_| world.add(1)).collect();
+    let refused = waiting
+        .iter_mut()
+        .filter_map(Pending::now)
+        .collect::<Vec<_>>();
+    assert!(!refused.is_empty());
+    let busy = Err(ResponseError::CoordinatorLoadInProgress);
+    assert!(refused.iter().all(|answer| *answer == busy));
+    world.log.release();
+    let taken = 5000 - refused.len() as u64;
+    assert_eq!(world.sum_again().await, taken);
+}
+
+#[tokio::test]
+async fn an_operation_of_many_records_is_written_whole() {
+    let mut world = World::new().await;
+    world.sum_again().await;
+    let written = world.counter.ask("k", |_, _, out| {
+        for _ in 0..100_000 {
+            out.record(1);
+        }
+    });
+    written.answer().await.unwrap();
+    world.reload().await;
+    assert_eq!(world.sum().answer().await, Ok(100_000));
+}
