@@ -19,17 +19,23 @@ use crate::{
     wire::response::{EncodeError, Head, Response},
 };
 
+mod add_partitions_to_txn;
 mod api_versions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
+mod describe_producers;
+mod describe_transactions;
+mod end_txn;
 mod fetch;
 mod find_coordinator;
 mod init_producer_id;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod write_txn_markers;
 
 pub(crate) use api_versions::unsupported_version;
 
@@ -93,18 +99,24 @@ pub(crate) async fn begin(
         ApiKey::Produce => produce::begin(node, request).await,
         ApiKey::Fetch => fetch::begin(node, session, request),
         ApiKey::ListOffsets => list_offsets::begin(node, request),
-        ApiKey::FindCoordinator => find_coordinator::begin(&node, session, request),
+        ApiKey::FindCoordinator => find_coordinator::begin(node, session, request),
         ApiKey::CreateTopics => create_topics::begin(node, request).await,
         ApiKey::DeleteTopics => delete_topics::begin(node, request).await,
         ApiKey::DeleteRecords => delete_records::begin(node, request).await,
         ApiKey::InitProducerId => init_producer_id::begin(node, request),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::begin(node, request),
+        ApiKey::AddPartitionsToTxn => add_partitions_to_txn::begin(node, request),
+        ApiKey::EndTxn => end_txn::begin(node, request),
+        ApiKey::WriteTxnMarkers => write_txn_markers::begin(node, request),
+        ApiKey::DescribeProducers => describe_producers::begin(node, request),
+        ApiKey::DescribeTransactions => describe_transactions::begin(node, request),
+        ApiKey::ListTransactions => list_transactions::begin(node, request),
         key => Err(Abort::Unserved(key)),
     }
 }
 
 /// The partition that a request names, with its log open. The error is the code for the client.
-async fn find_partition(
+pub(crate) async fn find_partition(
     node: &Node,
     topic: &str,
     index: i32,
@@ -128,6 +140,14 @@ fn check_epoch(leading: &Leading, believed: i32) -> Result<(), ResponseError> {
     }
 }
 
+/// What a fenced producer is told: clients before version `first` know only of old epochs.
+fn fenced_before(first: i16, version: i16, error: ResponseError) -> ResponseError {
+    match error {
+        ResponseError::ProducerFenced if version < first => ResponseError::InvalidProducerEpoch,
+        other => other,
+    }
+}
+
 /// What the reader of a request sees.
 fn isolation(level: i8) -> Isolation {
     match level {
@@ -137,7 +157,7 @@ fn isolation(level: i8) -> Isolation {
 }
 
 /// The code for an error of the engine outside a log: all but one are worth another try.
-fn error_of(error: &s3stream::Error) -> ResponseError {
+pub(crate) fn error_of(error: &s3stream::Error) -> ResponseError {
     match error.kind() {
         ErrorKind::Fenced | ErrorKind::Closed => ResponseError::NotController,
         ErrorKind::Full | ErrorKind::Unavailable => ResponseError::RequestTimedOut,

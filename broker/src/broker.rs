@@ -17,14 +17,16 @@ use tokio::{
 use crate::{
     cleaner,
     config::{Config, ConfigError, Problem},
+    coordinator::transactions::markers,
     node::Node,
     retention, server,
     start_error::StartError,
     topics::Topics,
 };
 
-/// A broker that serves Produce, InitProducerId, Fetch, ListOffsets, OffsetForLeaderEpoch, Metadata, FindCoordinator,
-/// ApiVersions, CreateTopics, DeleteTopics and DeleteRecords.
+/// A broker that serves Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, Metadata, FindCoordinator, ApiVersions,
+/// CreateTopics, DeleteTopics, DeleteRecords, and transactions (InitProducerId, AddPartitionsToTxn, EndTxn,
+/// WriteTxnMarkers, DescribeProducers, DescribeTransactions and ListTransactions).
 ///
 /// Dropping it without [`Broker::stop`] ends it as a crash would: nothing acknowledged is lost.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct Broker {
     server: JoinHandle<()>,
     retention: JoinHandle<()>,
     cleaner: JoinHandle<()>,
+    markers: JoinHandle<()>,
 }
 
 impl Broker {
@@ -79,11 +82,13 @@ impl Broker {
                 what: error.to_string(),
             }])
         })?;
+        node.transactions.start();
         let (stopping, stopped) = watch::channel(false);
         Ok(Self {
             server: tokio::spawn(server::run(listener, node.clone(), stopped)),
             retention: tokio::spawn(retention::run(node.clone())),
             cleaner: tokio::spawn(cleaner::run(node.clone(), compactor)),
+            markers: tokio::spawn(markers::run(node.clone())),
             address,
             node,
             stopping,
@@ -134,6 +139,9 @@ impl Broker {
             tracing::warn!("connections were cut off: they did not take their answers in time");
             self.server.abort();
         }
+        // What is decided and not carried out is carried out after the next start.
+        self.markers.abort();
+        self.node.transactions.stop();
         if timeout_at(deadline, self.node.topics.close())
             .await
             .is_err()
@@ -150,6 +158,8 @@ impl Drop for Broker {
         self.server.abort();
         self.retention.abort();
         self.cleaner.abort();
+        self.markers.abort();
+        self.node.transactions.stop();
     }
 }
 

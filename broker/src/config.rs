@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 mod cleaner;
 mod limits;
+mod transactions;
 
 pub use cleaner::Cleaner;
 pub use limits::Limits;
+pub use transactions::Transactions;
 
 /// A broker's configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub topics: TopicDefaults,
     /// Compaction of topics.
     pub cleaner: Cleaner,
+    /// Transactions.
+    pub transactions: Transactions,
     /// What clients may use.
     pub limits: Limits,
     /// The engine: its memory, and how it writes to the bucket.
@@ -67,6 +71,7 @@ impl Default for Config {
             shutdown_timeout_ms: 30_000,
             topics: TopicDefaults::default(),
             cleaner: Cleaner::default(),
+            transactions: Transactions::default(),
             limits: Limits::default(),
             engine: s3stream::Config::default(),
         }
@@ -207,6 +212,7 @@ impl Config {
             "0 would never rest".into(),
         );
         self.cleaner.validate(&mut check);
+        self.transactions.validate(&mut check);
         self.limits.validate(&mut check);
         if let Err(engine) = self.engine.validate() {
             problems.extend(engine.into_iter().map(|problem| Problem {

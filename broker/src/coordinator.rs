@@ -39,6 +39,7 @@ mod machine;
 mod shard;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transactions;
 
 pub(crate) use machine::{
     InTransaction, Machine, Now, Out, Pending, Slot, Stored, StoredError, slot,

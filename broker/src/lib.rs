@@ -1,8 +1,8 @@
 //! A thin Kafka broker on s3stream: unchanged Kafka clients, and no state that another broker could not take over.
 //!
 //! Records are durable in a write-ahead log when they are acknowledged and in a bucket soon after; topics and their
-//! configurations are in the bucket's metadata. Served are topics, produce (idempotent too), fetch with long poll,
-//! and offsets by time ([`Broker`] lists the APIs); groups and transactions are not offered yet.
+//! configurations are in the bucket's metadata. Served are topics, produce (idempotent, and in transactions), fetch with long
+//! poll, and offsets by time ([`Broker`] lists the APIs); groups are not offered yet.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -48,5 +48,5 @@ mod wire;
 
 pub use broker::Broker;
 pub use cli::main;
-pub use config::{Cleaner, Config, ConfigError, Limits, Problem, TopicDefaults};
+pub use config::{Cleaner, Config, ConfigError, Limits, Problem, TopicDefaults, Transactions};
 pub use start_error::StartError;

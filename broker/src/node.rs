@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use kafka_protocol::error::ResponseError;
+
 use crate::{
     admission::Admission,
+    api::error_of,
     budget::Budget,
     config::{Config, split_address},
+    coordinator::transactions::TransactionCoordinator,
     producer_ids::ProducerIds,
     topics::Topics,
 };
@@ -18,16 +22,19 @@ pub(crate) struct Node {
     pub(crate) budget: Budget,
     pub(crate) topics: Arc<Topics>,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) transactions: TransactionCoordinator,
     pub(crate) cluster_id: String,
 }
 
 impl Node {
     pub(crate) fn new(config: Config, topics: Topics) -> Self {
+        let topics = Arc::new(topics);
         Self {
             admission: Admission::new(&config.limits),
+            transactions: TransactionCoordinator::new(topics.clone(), &config.transactions),
             budget: Budget::new(&config.limits),
             cluster_id: topics.engine().cluster().to_string(),
-            topics: Arc::new(topics),
+            topics,
             producer_ids: ProducerIds::default(),
             config,
         }
@@ -36,6 +43,19 @@ impl Node {
     /// The node's number in the protocol.
     pub(crate) fn id(&self) -> i32 {
         i32::try_from(self.config.node_id).expect("validated: node_id <= i32::MAX")
+    }
+
+    /// A producer id that nobody has. The error is what a client tries again after.
+    pub(crate) async fn next_producer_id(&self) -> Result<i64, ResponseError> {
+        let given = self.producer_ids.next(self.topics.engine()).await;
+        given.map_err(|error| {
+            tracing::warn!(%error, "no producer id");
+            match error_of(&error) {
+                // What a client tries again for this request.
+                ResponseError::RequestTimedOut => ResponseError::CoordinatorLoadInProgress,
+                other => other,
+            }
+        })
     }
 
     /// Host and port for a client that has connected to `local`: what works for it once works again. An IPv4 client of a

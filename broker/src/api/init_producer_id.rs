@@ -1,7 +1,7 @@
 //! InitProducerId (22): an id for a producer that sends each batch once, however often it has to send it.
 //!
-//! Without a transactional id that is all: a new id, epoch 0, and nothing is remembered. With one it is a matter of the
-//! transaction coordinator, which there is none of.
+//! Without a transactional id that is all: a new id, epoch 0, and nothing is remembered. With one it makes the asker the
+//! one producer of it: whoever was before cannot write any more, and its transaction is aborted (F47).
 
 use std::sync::Arc;
 
@@ -10,16 +10,20 @@ use kafka_protocol::{
     messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId},
 };
 
-use super::{Abort, Reply, Request, error_of};
+use super::{Abort, Reply, Request, fenced_before};
 use crate::{node::Node, wire::response::Response};
+
+/// The first version that tells a fenced producer so.
+const FENCED: i16 = 4;
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: InitProducerIdRequest = request.decode()?;
     Reply::later(async move {
         let given = give(&node, &asked).await;
-        let (code, id, epoch) = match given {
-            Ok(id) => (0, id, 0),
-            Err(error) => (error.code(), -1, -1),
+        let given = given.map_err(|error| fenced_before(FENCED, request.head.version, error));
+        let (code, (id, epoch)) = match given {
+            Ok(given) => (0, given),
+            Err(error) => (error.code(), (-1, -1)),
         };
         let answer = InitProducerIdResponse::default()
             .with_error_code(code)
@@ -29,23 +33,24 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     })
 }
 
-async fn give(node: &Node, asked: &InitProducerIdRequest) -> Result<i64, ResponseError> {
-    match &asked.transactional_id {
-        Some(id) if id.is_empty() => return Err(ResponseError::InvalidRequest),
-        Some(_) => return Err(ResponseError::UnsupportedVersion),
-        None => {}
-    }
+async fn give(node: &Node, asked: &InitProducerIdRequest) -> Result<(i64, i16), ResponseError> {
+    let holder = (asked.producer_id.0, asked.producer_epoch);
     // An id and an epoch go together.
-    if (asked.producer_id.0 == -1) != (asked.producer_epoch == -1) {
+    if (holder.0 == -1) != (holder.1 == -1) {
         return Err(ResponseError::InvalidRequest);
     }
-    let given = node.producer_ids.next(node.topics.engine()).await;
-    given.map_err(|error| {
-        tracing::warn!(%error, "no producer id");
-        match error_of(&error) {
-            // What a client tries again for this request.
-            ResponseError::RequestTimedOut => ResponseError::CoordinatorLoadInProgress,
-            other => other,
-        }
-    })
+    let Some(id) = &asked.transactional_id else {
+        return Ok((node.next_producer_id().await?, 0));
+    };
+    if id.is_empty() {
+        return Err(ResponseError::InvalidRequest);
+    }
+    // F46
+    let longest = node.config.transactions.timeout_max_ms;
+    if !(1..=longest).contains(&asked.transaction_timeout_ms) {
+        return Err(ResponseError::InvalidTransactionTimeout);
+    }
+    let holder = (holder.0 >= 0).then_some(holder);
+    let timeout_ms = asked.transaction_timeout_ms;
+    node.transactions.init(node, id, holder, timeout_ms).await
 }

@@ -19,7 +19,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use segment_adapter::{AppendHandle, LogError};
+use segment_adapter::{AppendHandle, AppendOptions, Guard, LogError};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Abort, Reply, Request, create_topics::topic_name, find_partition};
@@ -31,6 +31,8 @@ use crate::{
     },
     wire::response::Response,
 };
+
+mod transactional;
 
 /// First version whose records may be compressed with zstd.
 const ZSTD: i16 = 7;
@@ -69,7 +71,11 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     let version = request.head.version;
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
     let acks_known = matches!(asked.acks, -1..=1);
-    let unauthorized = asked.transactional_id.is_none() && has_transactional(&asked);
+    let unauthorized = asked.transactional_id.is_none() && transactional::is_any(&asked);
+    let mut guards = match unauthorized {
+        true => transactional::Guards::new(),
+        false => transactional::verify(&node, version, &asked).await,
+    };
     let by_admin = request.client_id.as_deref() == Some("__admin_client");
     let mut turn = Instant::now();
     let mut begun = Vec::with_capacity(asked.topic_data.len());
@@ -86,7 +92,14 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
             } else if topics::is_internal(topic.name.as_str()) && !by_admin {
                 Err(Failure::of(ResponseError::InvalidTopicException))
             } else {
-                append(&node, version, topic.name.as_str(), data, deadline).await
+                let name = topic.name.as_str();
+                match guards.remove(&(name.to_owned(), index)).transpose() {
+                    Ok(guard) => {
+                        let guard = guard.unwrap_or(Guard::NONE);
+                        append(&node, version, name, data, guard, deadline).await
+                    }
+                    Err(failure) => Err(failure),
+                }
             };
             partitions.push((index, result));
             if turn.elapsed() > TURN {
@@ -112,19 +125,6 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     })
 }
 
-/// Whether a batch belongs to a transaction. Without a transactional id that ends the whole request, before anything of it
-/// is looked at.
-fn has_transactional(asked: &ProduceRequest) -> bool {
-    let topics = asked.topic_data.iter();
-    topics
-        .flat_map(|topic| &topic.partition_data)
-        .filter_map(|data| data.records.as_ref())
-        .any(|records| {
-            let attributes = records.get(ATTRIBUTES_AT).copied().unwrap_or(0);
-            records.get(MAGIC_AT) == Some(&2) && attributes & TRANSACTIONAL != 0
-        })
-}
-
 /// acks=0: no byte is sent, and an error can only be shown by closing the connection, as Kafka does.
 fn silent(begun: &[(TopicName, Vec<(i32, Begun)>)]) -> Result<Reply, Abort> {
     for (name, partitions) in begun {
@@ -146,6 +146,7 @@ async fn append(
     version: i16,
     topic: &str,
     data: PartitionProduceData,
+    guard: Guard,
     deadline: Instant,
 ) -> Begun {
     if name::problem(topic).is_some() {
@@ -155,8 +156,15 @@ async fn append(
         .await
         .map_err(Failure::code)?;
     let records = check(version, data.records)?;
+    let options = AppendOptions {
+        guard,
+        ..AppendOptions::default()
+    };
     loop {
-        match leading.log.append_as_leader(records.clone(), leading.epoch) {
+        let appended = leading
+            .log
+            .append_with(records.clone(), leading.epoch, &options);
+        match appended {
             Ok(handle) if handle.info.first_offset < 0 => {
                 return Err(Failure::invalid("no record batch"));
             }

@@ -41,8 +41,8 @@ const fn api(
 pub(crate) static APIS: &[Api] = &[
     Api {
         // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
-        advertised: 0..=9,
-        ..api(ApiKey::Produce, 3..=9, 9, &schema::PRODUCE)
+        advertised: 0..=12,
+        ..api(ApiKey::Produce, 3..=12, 9, &schema::PRODUCE)
     },
     api(ApiKey::Fetch, 4..=12, 12, &schema::FETCH),
     api(ApiKey::ListOffsets, 1..=7, 6, &schema::LIST_OFFSETS),
@@ -58,6 +58,38 @@ pub(crate) static APIS: &[Api] = &[
         2..=4,
         4,
         &schema::OFFSET_FOR_LEADER_EPOCH,
+    ),
+    // From version 4 on it is for brokers among themselves.
+    api(
+        ApiKey::AddPartitionsToTxn,
+        0..=3,
+        3,
+        &schema::ADD_PARTITIONS_TO_TXN,
+    ),
+    api(ApiKey::EndTxn, 0..=5, 3, &schema::END_TXN),
+    api(
+        ApiKey::WriteTxnMarkers,
+        1..=1,
+        1,
+        &schema::WRITE_TXN_MARKERS,
+    ),
+    api(
+        ApiKey::DescribeProducers,
+        0..=0,
+        0,
+        &schema::DESCRIBE_PRODUCERS,
+    ),
+    api(
+        ApiKey::DescribeTransactions,
+        0..=0,
+        0,
+        &schema::DESCRIBE_TRANSACTIONS,
+    ),
+    api(
+        ApiKey::ListTransactions,
+        0..=1,
+        0,
+        &schema::LIST_TRANSACTIONS,
     ),
 ];
 

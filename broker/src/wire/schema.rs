@@ -182,3 +182,38 @@ pub(crate) static OFFSET_FOR_LEADER_EPOCH: Layout = layout(&[
         ]))),
     ]))),
 ]);
+
+pub(crate) static ADD_PARTITIONS_TO_TXN: Layout = layout(&[
+    always(Shape::Text), // transactional id
+    always(INT64),
+    always(INT16),
+    always(Shape::List(&TOPIC_PARTITIONS)),
+]);
+
+pub(crate) static END_TXN: Layout = layout(&[
+    always(Shape::Text), // transactional id
+    always(INT64),
+    always(INT16),
+    always(BOOL),
+]);
+
+pub(crate) static WRITE_TXN_MARKERS: Layout = layout(&[always(Shape::List(&layout(&[
+    always(INT64),
+    always(INT16),
+    always(BOOL),
+    always(Shape::List(&TOPIC_PARTITIONS)),
+    always(INT32),
+])))]);
+
+pub(crate) static DESCRIBE_PRODUCERS: Layout = layout(&[always(Shape::List(&TOPIC_PARTITIONS))]);
+
+pub(crate) static DESCRIBE_TRANSACTIONS: Layout = layout(&[always(Shape::Each(&Shape::Text))]);
+
+pub(crate) static LIST_TRANSACTIONS: Layout = layout(&[
+    always(Shape::Each(&Shape::Text)),
+    always(Shape::Each(&INT64)),
+    since(1, INT64),
+]);
+
+/// A topic's name, and partitions of it.
+static TOPIC_PARTITIONS: Layout = layout(&[always(Shape::Text), always(Shape::Each(&INT32))]);

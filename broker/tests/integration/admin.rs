@@ -54,8 +54,8 @@ fn what_is_wrong_with_a_request_for_a_producer_id_is_told() {
     };
     for (request, code) in [
         (ask(Some(""), -1, -1), 42),
-        // There is no transaction coordinator.
-        (ask(Some("t"), -1, -1), 35),
+        // A time-out of 0.
+        (ask(Some("t"), -1, -1), 50),
         (ask(None, 7, -1), 42),
         (ask(None, -1, 0), 42),
         (ask(None, 7, 0), 0),

@@ -74,7 +74,8 @@ fn a_batch_of_a_transaction_that_nobody_has_verified_is_refused() {
     request.transactional_id = Some(TransactionalId(StrBytes::from_static_str("mine")));
     let answer: ProduceResponse = client.call(ApiKey::Produce, 9, &request);
     let partition = &answer.responses[0].partition_responses[0];
-    assert_eq!(partition.error_code, 48);
+    // There is no coordinator to ask before somebody has looked for it: that is worth another try.
+    assert_eq!(partition.error_code, 19);
     assert_eq!(client.produce("t", 0, batch(1, &[b"1"])), 0);
 }
 

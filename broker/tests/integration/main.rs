@@ -22,3 +22,4 @@ mod protocol;
 mod store;
 mod support;
 mod topics;
+mod transactions;

@@ -12,6 +12,7 @@ use crate::wire::apis::{self, APIS, Api};
 
 mod records;
 mod topics;
+mod transactions;
 
 /// How requests of one API are made and read, for these tests.
 struct Row {
@@ -24,7 +25,7 @@ struct Row {
 }
 
 /// Every API that is served, in the file of its kind: the guard is only as good as these lists.
-const ROWS: &[&[Row]] = &[records::ROWS, topics::ROWS];
+const ROWS: &[&[Row]] = &[records::ROWS, topics::ROWS, transactions::ROWS];
 
 const fn row<M: Decodable>(key: ApiKey, filled: fn(i16) -> Bytes, element_bytes: usize) -> Row {
     Row {

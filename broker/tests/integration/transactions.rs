@@ -1,0 +1,668 @@
+//! Transactions, request by request: what counts, what does not, who is refused, and what a crash leaves.
+
+use std::time::{Duration, Instant};
+
+use kafka_protocol::{
+    messages::{
+        AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ApiKey, DeleteTopicsRequest,
+        DeleteTopicsResponse, DescribeProducersRequest, DescribeProducersResponse,
+        DescribeTransactionsRequest, DescribeTransactionsResponse, EndTxnRequest, EndTxnResponse,
+        FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest,
+        InitProducerIdResponse, ListTransactionsRequest, ListTransactionsResponse, ProduceResponse,
+        ProducerId, TransactionalId, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
+        add_partitions_to_txn_request::AddPartitionsToTxnTopic,
+        describe_producers_request::TopicRequest,
+        describe_transactions_response::TransactionState,
+        write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
+    },
+    protocol::StrBytes,
+};
+use segment_adapter::{BatchBuilder, Batches, Codec};
+
+use super::support::{Client, Running, fetch, memory, on_disk, produce, topic_name};
+
+const CONCURRENT: i16 = 51;
+const FENCED: i16 = 90;
+const OLD_EPOCH: i16 = 47;
+const INVALID_STATE: i16 = 48;
+const INVALID_MAPPING: i16 = 49;
+const ABORTABLE: i16 = 120;
+const SOON: Duration = Duration::from_secs(20);
+
+fn transactional_id(id: &str) -> TransactionalId {
+    TransactionalId(StrBytes::from_string(id.to_owned()))
+}
+
+/// A producer that does as it is told.
+struct Transactional {
+    client: Client,
+    id: String,
+    producer: (i64, i16),
+    sequence: i32,
+    /// Whether its epoch rises with each transaction.
+    bumps: bool,
+}
+
+impl Transactional {
+    fn new(running: &Running, id: &str) -> Self {
+        let mut client = running.client();
+        find_coordinator(&mut client, id);
+        let mut new = Self {
+            client,
+            id: id.to_owned(),
+            producer: (-1, -1),
+            sequence: 0,
+            bumps: false,
+        };
+        new.producer = new.init();
+        new
+    }
+
+    /// A producer of transaction version 2.
+    fn bumping(running: &Running, id: &str) -> Self {
+        Self {
+            bumps: true,
+            ..Self::new(running, id)
+        }
+    }
+
+    fn ask_init(
+        &mut self,
+        version: i16,
+        timeout_ms: i32,
+        holder: (i64, i16),
+    ) -> InitProducerIdResponse {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(transactional_id(&self.id)))
+            .with_transaction_timeout_ms(timeout_ms)
+            .with_producer_id(ProducerId(holder.0))
+            .with_producer_epoch(holder.1);
+        self.client.call(ApiKey::InitProducerId, version, &request)
+    }
+
+    /// As a new instance, until it is one.
+    fn init(&mut self) -> (i64, i16) {
+        until(|| {
+            let answer = self.ask_init(4, 60_000, (-1, -1));
+            match answer.error_code {
+                0 => Some((answer.producer_id.0, answer.producer_epoch)),
+                CONCURRENT | 14 | 15 | 16 => None,
+                code => panic!("error {code}"),
+            }
+        })
+    }
+
+    fn ask_add(&mut self, version: i16, topic: &str, partitions: &[i32]) -> Vec<i16> {
+        let topic = AddPartitionsToTxnTopic::default()
+            .with_name(topic_name(topic))
+            .with_partitions(partitions.to_vec());
+        let request = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(transactional_id(&self.id))
+            .with_v3_and_below_producer_id(ProducerId(self.producer.0))
+            .with_v3_and_below_producer_epoch(self.producer.1)
+            .with_v3_and_below_topics(vec![topic]);
+        let answer: AddPartitionsToTxnResponse =
+            self.client
+                .call(ApiKey::AddPartitionsToTxn, version, &request);
+        let topic = &answer.results_by_topic_v3_and_below[0];
+        let results = topic.results_by_partition.iter();
+        results.map(|result| result.partition_error_code).collect()
+    }
+
+    fn add(&mut self, topic: &str, partition: i32) {
+        until(|| match self.ask_add(3, topic, &[partition])[0] {
+            0 => Some(()),
+            CONCURRENT | 14 | 15 | 16 => None,
+            code => panic!("error {code}"),
+        });
+    }
+
+    /// Writes one record; the code.
+    fn ask_write(&mut self, version: i16, topic: &str, partition: i32, value: &str) -> i16 {
+        let batch = BatchBuilder::new(Codec::None)
+            .producer(self.producer.0, self.producer.1, self.sequence)
+            .transactional()
+            .record(1_000, None, Some(value.as_bytes()))
+            .build()
+            .unwrap();
+        let request = produce(topic, partition, -1, batch);
+        let request = request.with_transactional_id(Some(transactional_id(&self.id)));
+        let answer: ProduceResponse = self.client.call(ApiKey::Produce, version, &request);
+        answer.responses[0].partition_responses[0].error_code
+    }
+
+    /// Writes one record to partition 0 in the transaction, which begins with it.
+    fn write(&mut self, topic: &str, value: &str) {
+        if !self.bumps {
+            self.add(topic, 0);
+        }
+        let version = if self.bumps { 12 } else { 11 };
+        until(|| match self.ask_write(version, topic, 0, value) {
+            0 => Some(()),
+            CONCURRENT | 19 => None,
+            code => panic!("error {code}"),
+        });
+        self.sequence += 1;
+    }
+
+    fn ask_end(&mut self, version: i16, commit: bool) -> EndTxnResponse {
+        let request = EndTxnRequest::default()
+            .with_transactional_id(transactional_id(&self.id))
+            .with_producer_id(ProducerId(self.producer.0))
+            .with_producer_epoch(self.producer.1)
+            .with_committed(commit);
+        self.client.call(ApiKey::EndTxn, version, &request)
+    }
+
+    fn end(&mut self, commit: bool) {
+        let version = if self.bumps { 5 } else { 3 };
+        let answer = self.ask_end(version, commit);
+        assert_eq!(answer.error_code, 0);
+        if self.bumps {
+            let next = (answer.producer_id.0, answer.producer_epoch);
+            assert_eq!(next, (self.producer.0, self.producer.1 + 1));
+            self.producer = next;
+            self.sequence = 0;
+        }
+    }
+
+    fn describe(&mut self) -> TransactionState {
+        let id = transactional_id(&self.id);
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id]);
+        let answer: DescribeTransactionsResponse =
+            self.client.call(ApiKey::DescribeTransactions, 0, &request);
+        answer.transaction_states[0].clone()
+    }
+}
+
+fn find_coordinator(client: &mut Client, id: &str) {
+    let request = FindCoordinatorRequest::default()
+        .with_key(StrBytes::from_string(id.to_owned()))
+        .with_key_type(1);
+    until(|| {
+        let answer: FindCoordinatorResponse = client.call(ApiKey::FindCoordinator, 2, &request);
+        (answer.error_code == 0).then_some(())
+    });
+}
+
+/// Asks until there is an answer.
+fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no answer");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a reader of committed data gets of partition 0, by Kafka's rules for clients; and the last stable offset with the
+/// high watermark.
+fn committed(client: &mut Client, topic: &str) -> (Vec<String>, i64, i64) {
+    let mut request = fetch(topic, &[(0, 0)]);
+    request.isolation_level = 1;
+    let answer: FetchResponse = client.call(ApiKey::Fetch, 12, &request);
+    let partition = &answer.responses[0].partitions[0];
+    assert_eq!(partition.error_code, 0);
+    let mut aborted: Vec<_> = partition.aborted_transactions.clone().unwrap_or_default();
+    assert!(
+        aborted.is_sorted_by_key(|txn| txn.first_offset),
+        "F24: {aborted:?}"
+    );
+    let mut dropping = std::collections::BTreeSet::new();
+    let mut values = Vec::new();
+    for batch in Batches::new(partition.records.clone().unwrap()) {
+        let batch = batch.unwrap();
+        let header = batch.header();
+        aborted.retain(|txn| {
+            let begins = txn.first_offset <= header.last_offset();
+            if begins {
+                dropping.insert(txn.producer_id.0);
+            }
+            !begins
+        });
+        if header.attributes.is_control() {
+            dropping.remove(&header.producer_id);
+        } else if !header.attributes.is_transactional() || !dropping.contains(&header.producer_id) {
+            let mut bytes = batch.bytes().clone();
+            let decoded = kafka_protocol::records::RecordBatchDecoder::decode(&mut bytes).unwrap();
+            let records = decoded.records.into_iter();
+            values.extend(records.map(|r| String::from_utf8(r.value.unwrap().to_vec()).unwrap()));
+        }
+    }
+    (
+        values,
+        partition.last_stable_offset,
+        partition.high_watermark,
+    )
+}
+
+/// Waits until nothing is undecided.
+fn settled(client: &mut Client, topic: &str) -> Vec<String> {
+    until(|| {
+        let (values, stable, end) = committed(client, topic);
+        (stable == end).then_some(values)
+    })
+}
+
+#[test]
+fn f24_what_is_committed_counts_and_what_is_aborted_does_not() {
+    for bumps in [false, true] {
+        let running = Running::in_memory();
+        let mut client = running.client();
+        client.create("t", 1);
+        let mut producers: Vec<_> = (0..3)
+            .map(|index| Transactional {
+                bumps,
+                ..Transactional::new(&running, &format!("id {index}"))
+            })
+            .collect();
+        let mut expected = Vec::new();
+        for round in 0..4 {
+            for (index, producer) in producers.iter_mut().enumerate() {
+                producer.write("t", &format!("{round}/{index}"));
+            }
+            assert_eq!(
+                committed(&mut client, "t").0,
+                expected,
+                "nothing is decided"
+            );
+            // The last first, so that what is aborted is not in the order of its beginnings.
+            for (index, producer) in producers.iter_mut().enumerate().rev() {
+                let commit = (round + index) % 3 == 0;
+                producer.end(commit);
+                if commit {
+                    expected.push(format!("{round}/{index}"));
+                }
+            }
+            assert_eq!(settled(&mut client, "t"), expected);
+        }
+        running.stop();
+    }
+}
+
+#[test]
+fn f46_a_time_out_that_is_too_long_or_none_is_refused() {
+    let running = Running::in_memory();
+    let mut producer = Transactional::new(&running, "id");
+    for (timeout_ms, code) in [(0, 50), (-1, 50), (900_001, 50), (900_000, 0)] {
+        let answer = producer.ask_init(4, timeout_ms, (-1, -1));
+        assert_eq!(answer.error_code, code, "{timeout_ms}");
+    }
+    producer.id = String::new();
+    assert_eq!(producer.ask_init(4, 1_000, (-1, -1)).error_code, 42);
+    running.stop();
+}
+
+#[test]
+fn f47_a_second_producer_of_the_same_id_fences_the_first() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let mut first = Transactional::new(&running, "id");
+    first.write("t", "of the first");
+    let mut second = Transactional::new(&running, "id");
+    assert_eq!(second.producer.0, first.producer.0);
+    assert!(second.producer.1 > first.producer.1);
+    // Its transaction is aborted, and nothing of it can come any more.
+    assert_eq!(first.ask_write(11, "t", 0, "late"), OLD_EPOCH);
+    assert_eq!(first.ask_write(12, "t", 0, "late"), OLD_EPOCH);
+    for (version, code) in [(3, FENCED), (2, FENCED), (1, OLD_EPOCH), (0, OLD_EPOCH)] {
+        assert_eq!(
+            first.ask_end(version, true).error_code,
+            code,
+            "EndTxn {version}"
+        );
+        let added = first.ask_add(version, "t", &[0]);
+        assert_eq!(added, [code], "AddPartitionsToTxn {version}");
+    }
+    assert_eq!(first.ask_end(5, true).error_code, FENCED);
+    let own = first.producer;
+    assert_eq!(first.ask_init(4, 60_000, own).error_code, FENCED);
+    assert_eq!(first.ask_init(3, 60_000, own).error_code, OLD_EPOCH);
+    second.write("t", "of the second");
+    second.end(true);
+    assert_eq!(settled(&mut client, "t"), ["of the second"]);
+    running.stop();
+}
+
+/// Epochs stay over transactions: the same end again is told the same, another is not.
+#[test]
+fn f48_an_end_may_be_asked_for_again() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let mut producer = Transactional::new(&running, "id");
+    assert_eq!(producer.ask_end(3, true).error_code, INVALID_STATE);
+    for commit in [true, false] {
+        producer.write("t", "v");
+        producer.end(commit);
+        settled(&mut client, "t");
+        let again = until(|| {
+            Some(producer.ask_end(3, commit).error_code).filter(|code| *code != CONCURRENT)
+        });
+        assert_eq!(again, 0);
+        assert_eq!(producer.ask_end(3, !commit).error_code, INVALID_STATE);
+    }
+    producer.producer.0 += 1;
+    assert_eq!(producer.ask_end(3, true).error_code, INVALID_MAPPING);
+    producer.id = "nobody".into();
+    assert_eq!(producer.ask_end(3, true).error_code, INVALID_MAPPING);
+    running.stop();
+}
+
+/// Epochs rise with each transaction: the end of the one before again is told what it was told.
+#[test]
+fn f48_an_end_may_be_asked_for_again_when_epochs_rise() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let mut producer = Transactional::bumping(&running, "id");
+    for commit in [true, false] {
+        producer.write("t", "v");
+        let before = producer.producer;
+        producer.end(commit);
+        let after = producer.producer;
+        settled(&mut client, "t");
+        producer.producer = before;
+        let again = until(|| {
+            Some(producer.ask_end(5, commit)).filter(|answer| answer.error_code != CONCURRENT)
+        });
+        assert_eq!(
+            (
+                again.error_code,
+                (again.producer_id.0, again.producer_epoch)
+            ),
+            (0, after)
+        );
+        assert_eq!(producer.ask_end(5, !commit).error_code, INVALID_STATE);
+        producer.producer = after;
+    }
+    // An abort of nothing, which whoever is not sure asks for, is an end like any other; a commit of nothing is none.
+    assert_eq!(producer.ask_end(5, true).error_code, INVALID_STATE);
+    producer.end(false);
+    producer.write("t", "last");
+    producer.end(true);
+    assert_eq!(settled(&mut client, "t"), ["v", "last"]);
+    running.stop();
+}
+
+/// The answer to a request for another epoch is lost: the same is given again, and to nobody else.
+#[test]
+fn another_epoch_may_be_asked_for_again() {
+    let running = Running::in_memory();
+    let mut producer = Transactional::new(&running, "id");
+    let first = producer.producer;
+    let given = producer.ask_init(4, 60_000, first);
+    assert_eq!((given.error_code, given.producer_epoch), (0, first.1 + 1));
+    assert_eq!(producer.ask_init(4, 60_000, first), given);
+    let other = Transactional::new(&running, "id");
+    assert_eq!(other.producer.1, first.1 + 2);
+    for old in [first.1, first.1 + 1] {
+        let answer = producer.ask_init(4, 60_000, (first.0, old));
+        assert_eq!(answer.error_code, FENCED);
+    }
+    running.stop();
+}
+
+#[test]
+fn f50_a_transaction_that_lasts_too_long_is_aborted() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let mut producer = Transactional::new(&running, "id");
+    let given = producer.ask_init(4, 200, (-1, -1));
+    producer.producer = (given.producer_id.0, given.producer_epoch);
+    producer.write("t", "too late");
+    assert_eq!(settled(&mut client, "t"), [""; 0]);
+    assert_eq!(
+        producer.describe().transaction_state.as_str(),
+        "CompleteAbort"
+    );
+    assert_eq!(producer.ask_end(3, true).error_code, FENCED);
+    assert_eq!(producer.ask_write(11, "t", 0, "later"), OLD_EPOCH);
+    producer.producer = producer.init();
+    producer.sequence = 0;
+    producer.write("t", "in time");
+    producer.end(true);
+    assert_eq!(settled(&mut client, "t"), ["in time"]);
+    running.stop();
+}
+
+#[test]
+fn f52_a_partition_that_is_not_of_the_transaction_is_not_written() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 2);
+    let mut producer = Transactional::new(&running, "id");
+    for (version, code) in [(9, INVALID_STATE), (10, INVALID_STATE), (11, ABORTABLE)] {
+        assert_eq!(producer.ask_write(version, "t", 0, "v"), code, "{version}");
+    }
+    producer.add("t", 0);
+    assert_eq!(producer.ask_write(11, "t", 1, "v"), ABORTABLE);
+    assert_eq!(producer.ask_write(11, "t", 0, "v"), 0);
+    // One that does not exist stops the others.
+    assert_eq!(producer.ask_add(3, "t", &[1, 2]), [55, 3]);
+    assert_eq!(producer.ask_write(11, "t", 1, "v"), ABORTABLE);
+    // From version 12 on nobody has to say it before.
+    assert_eq!(producer.ask_write(12, "t", 1, "v"), 0);
+    let stranger = Transactional::new(&running, "stranger").producer;
+    producer.producer = stranger;
+    assert_eq!(producer.ask_write(11, "t", 0, "v"), INVALID_MAPPING);
+    running.stop();
+}
+
+#[test]
+fn operators_see_transactions_and_producers_and_can_end_one() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let mut producer = Transactional::new(&running, "id");
+    assert_eq!(producer.describe().transaction_state.as_str(), "Empty");
+    producer.write("t", "v");
+    let state = producer.describe();
+    assert_eq!(state.transaction_state.as_str(), "Ongoing");
+    assert_eq!(
+        (state.producer_id.0, state.producer_epoch),
+        producer.producer
+    );
+    assert_eq!(
+        (
+            state.topics[0].topic.as_str(),
+            &state.topics[0].partitions[..]
+        ),
+        ("t", &[0][..])
+    );
+    let list = |client: &mut Client, version: i16, request: ListTransactionsRequest| {
+        let answer: ListTransactionsResponse =
+            client.call(ApiKey::ListTransactions, version, &request);
+        assert_eq!(answer.error_code, 0);
+        let unknown = answer.unknown_state_filters.len();
+        let states = answer.transaction_states.iter();
+        (
+            states
+                .map(|state| state.transactional_id.to_string())
+                .collect::<Vec<_>>(),
+            unknown,
+        )
+    };
+    let any = ListTransactionsRequest::default;
+    let in_state =
+        |name: &'static str| any().with_state_filters(vec![StrBytes::from_static_str(name)]);
+    assert_eq!(list(&mut client, 0, any()), (vec!["id".to_owned()], 0));
+    assert_eq!(list(&mut client, 0, in_state("Ongoing")).0, ["id"]);
+    assert_eq!(list(&mut client, 0, in_state("Empty")).0, [""; 0]);
+    assert_eq!(list(&mut client, 0, in_state("Odd")), (vec![], 1));
+    assert_eq!(
+        list(&mut client, 1, any().with_duration_filter(0)).0,
+        ["id"]
+    );
+    assert_eq!(
+        list(&mut client, 1, any().with_duration_filter(3_600_000)).0,
+        [""; 0]
+    );
+    let of = |id| any().with_producer_id_filters(vec![ProducerId(id)]);
+    assert_eq!(list(&mut client, 0, of(producer.producer.0)).0, ["id"]);
+    assert_eq!(list(&mut client, 0, of(producer.producer.0 + 1)).0, [""; 0]);
+
+    let topic = TopicRequest::default()
+        .with_name(topic_name("t"))
+        .with_partition_indexes(vec![0, 1]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let answer: DescribeProducersResponse = client.call(ApiKey::DescribeProducers, 0, &request);
+    let partitions = &answer.topics[0].partitions;
+    assert_eq!(partitions[1].error_code, 3);
+    let found = &partitions[0].active_producers[0];
+    let expected = (producer.producer.0, i32::from(producer.producer.1), 0, 0);
+    assert_eq!(
+        (
+            found.producer_id.0,
+            found.producer_epoch,
+            found.last_sequence,
+            found.current_txn_start_offset
+        ),
+        expected
+    );
+
+    // Whoever finds a transaction that its coordinator has forgotten ends it with these.
+    let topic = WritableTxnMarkerTopic::default()
+        .with_name(topic_name("t"))
+        .with_partition_indexes(vec![0, 1]);
+    let marker = WritableTxnMarker::default()
+        .with_producer_id(found.producer_id)
+        .with_producer_epoch(producer.producer.1)
+        .with_coordinator_epoch(found.coordinator_epoch)
+        .with_topics(vec![topic]);
+    let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
+    let answer: WriteTxnMarkersResponse = client.call(ApiKey::WriteTxnMarkers, 1, &request);
+    let codes = answer.markers[0].topics[0].partitions.iter();
+    assert_eq!(codes.map(|p| p.error_code).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(settled(&mut client, "t"), [""; 0]);
+    producer.id = "nobody".into();
+    assert_eq!(producer.describe().error_code, 105);
+    running.stop();
+}
+
+/// The end of the process between any two steps, and what comes after.
+#[test]
+fn a_crash_after_each_step_leaves_a_transaction_whole_or_not_at_all() {
+    for bumps in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut expected = Vec::new();
+        for step in 0..6 {
+            let running = Running::start(on_disk(dir.path()));
+            let mut client = running.client();
+            if step == 0 {
+                client.create("t", 1);
+            }
+            assert_eq!(settled(&mut client, "t"), expected);
+            let id = format!("id {step}");
+            let mut producer = Transactional {
+                bumps,
+                ..Transactional::new(&running, &id)
+            };
+            let value = format!("value {step}");
+            if step == 1 && !bumps {
+                producer.add("t", 0);
+            }
+            if step >= 2 {
+                producer.write("t", &value);
+            }
+            let mut next = producer.producer;
+            match step {
+                3 => producer.end(false),
+                4 => {
+                    // Sent, and the answer not awaited: it may have been done.
+                    let request = EndTxnRequest::default()
+                        .with_transactional_id(transactional_id(&id))
+                        .with_producer_id(ProducerId(producer.producer.0))
+                        .with_producer_epoch(producer.producer.1)
+                        .with_committed(true);
+                    let version = if bumps { 5 } else { 3 };
+                    producer.client.send(ApiKey::EndTxn, version, &request);
+                }
+                5 => producer.end(true),
+                _ => {}
+            }
+            if step >= 3 {
+                next = producer.producer;
+            }
+            running.crash();
+            let running = Running::start(on_disk(dir.path()));
+            let mut again = Transactional {
+                client: running.client(),
+                id,
+                producer: next,
+                sequence: producer.sequence,
+                bumps,
+            };
+            find_coordinator(&mut again.client, &again.id.clone());
+            let mut client = running.client();
+            match step {
+                // It goes on where it was.
+                0..=2 => {
+                    if step < 2 {
+                        again.write("t", &value);
+                    }
+                    until(|| Some(()).filter(|()| again.describe().error_code == 0));
+                    again.end(true);
+                    expected.push(value);
+                }
+                3 => {}
+                4 => {
+                    // It asks again, as it has no answer.
+                    let version = if bumps { 5 } else { 3 };
+                    until(|| match again.ask_end(version, true).error_code {
+                        0 => Some(()),
+                        CONCURRENT | 14 | 15 | 16 => None,
+                        code => panic!("error {code}"),
+                    });
+                    expected.push(value);
+                }
+                _ => expected.push(value),
+            }
+            assert_eq!(
+                settled(&mut client, "t"),
+                expected,
+                "step {step}, bumps {bumps}"
+            );
+            running.crash();
+        }
+    }
+}
+
+/// A transaction that nobody ends is aborted in time, also if the broker was away then.
+#[test]
+fn f50_a_time_out_holds_over_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(on_disk(dir.path()));
+    running.client().create("t", 1);
+    let mut producer = Transactional::new(&running, "id");
+    let given = producer.ask_init(4, 500, (-1, -1));
+    producer.producer = (given.producer_id.0, given.producer_epoch);
+    producer.write("t", "too late");
+    running.crash();
+    let running = Running::start(on_disk(dir.path()));
+    assert_eq!(settled(&mut running.client(), "t"), [""; 0]);
+    running.stop();
+}
+
+/// Markers for a deleted topic are not waited for.
+#[test]
+fn a_topic_that_was_deleted_does_not_hold_the_end_of_its_transactions() {
+    let running = Running::start(memory());
+    let mut client = running.client();
+    client.create("t", 1);
+    client.create("other", 1);
+    let mut producer = Transactional::new(&running, "id");
+    producer.write("t", "v");
+    producer.write("other", "v");
+    let delete = DeleteTopicsRequest::default().with_topic_names(vec![topic_name("t")]);
+    let gone: DeleteTopicsResponse = client.call(ApiKey::DeleteTopics, 1, &delete);
+    assert_eq!(gone.responses[0].error_code, 0);
+    producer.end(true);
+    assert_eq!(settled(&mut client, "other"), ["v"]);
+    until(|| (producer.describe().transaction_state.as_str() == "CompleteCommit").then_some(()));
+    running.stop();
+}
