@@ -67,7 +67,6 @@ impl Admission {
     }
 
     /// How many connections are open.
-    #[cfg(test)]
     pub(crate) fn open(&self) -> usize {
         self.open.lock().all
     }

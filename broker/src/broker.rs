@@ -21,6 +21,7 @@ use crate::{
     node::Node,
     retention, server,
     start_error::StartError,
+    status,
     topics::Topics,
 };
 
@@ -33,6 +34,7 @@ use crate::{
 pub struct Broker {
     node: Arc<Node>,
     address: SocketAddr,
+    status: Option<(SocketAddr, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     server: JoinHandle<()>,
     retention: JoinHandle<()>,
@@ -56,12 +58,11 @@ impl Broker {
     pub async fn start_with(config: Config, credentials: Credentials) -> Result<Self, StartError> {
         config.validate()?;
         // First the address: a second broker started by mistake ends before it touches any data.
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .map_err(|source| StartError::listen(&config.listen, source))?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::listen(&config.listen, source))?;
+        let (listener, address) = listen(&config.listen).await?;
+        let of_status = match config.metrics_listen.as_str() {
+            "" => None,
+            metrics_listen => Some(listen(metrics_listen).await?),
+        };
         let engine = Engine::builder()
             .node(NodeId::new(u64::from(config.node_id)))
             .bucket(&config.bucket)
@@ -89,6 +90,10 @@ impl Broker {
             retention: tokio::spawn(retention::run(node.clone())),
             cleaner: tokio::spawn(cleaner::run(node.clone(), compactor)),
             markers: tokio::spawn(markers::run(node.clone())),
+            status: of_status.map(|(listener, address)| {
+                let page = tokio::spawn(status::run(listener, node.clone()));
+                (address, page)
+            }),
             address,
             node,
             stopping,
@@ -98,6 +103,11 @@ impl Broker {
     /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its status page, if it has one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.status.as_ref().map(|(address, _)| *address)
     }
 
     /// The configuration it runs with.
@@ -160,7 +170,17 @@ impl Drop for Broker {
         self.cleaner.abort();
         self.markers.abort();
         self.node.transactions.stop();
+        if let Some((_, page)) = &self.status {
+            page.abort();
+        }
     }
+}
+
+async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::listen(address, source);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 #[cfg(test)]

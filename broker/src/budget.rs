@@ -27,6 +27,8 @@ pub(crate) struct Budget {
     decoded: Arc<Semaphore>,
     responses: Arc<Semaphore>,
     response_bytes_max: usize,
+    request_bytes_max: usize,
+    decoded_bytes_max: usize,
 }
 
 impl Budget {
@@ -41,7 +43,19 @@ impl Budget {
             decoded: Arc::new(Semaphore::new(decoded)),
             responses: Arc::new(Semaphore::new(limits.response_bytes_max)),
             response_bytes_max: limits.response_bytes_max,
+            request_bytes_max: limits.in_flight_bytes_max,
+            decoded_bytes_max: decoded,
         }
+    }
+
+    /// Each kind of memory: its name, how much is taken, and how much there is.
+    pub(crate) fn used(&self) -> [(&'static str, usize, usize); 3] {
+        let kinds = [
+            ("requests", &self.requests, self.request_bytes_max),
+            ("decoded requests", &self.decoded, self.decoded_bytes_max),
+            ("answers", &self.responses, self.response_bytes_max),
+        ];
+        kinds.map(|(name, free, max)| (name, max.saturating_sub(free.available_permits()), max))
     }
 
     /// Room for a request of `elements`, which the guard has bounded.

@@ -32,6 +32,9 @@ struct Args {
     /// Address to listen on [default: 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Address of the status page and of /metrics [default: none]
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
     /// Where the data is [default: file:s3stream-data/bucket]
     #[arg(long, value_name = "URL")]
     bucket: Option<String>,
@@ -47,6 +50,18 @@ struct Args {
     /// Configuration file; docs/config.toml has every key
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How log lines are written to stderr; RUST_LOG says which
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object with its fields, for machines.
+    Json,
 }
 
 impl Args {
@@ -58,6 +73,7 @@ impl Args {
         };
         let overrides = [
             (&mut config.listen, self.listen),
+            (&mut config.metrics_listen, self.metrics_listen),
             (&mut config.bucket, self.bucket),
             (&mut config.wal, self.wal),
             (&mut config.metadata, self.metadata),
@@ -77,12 +93,7 @@ impl Args {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log_to_stderr(args.log_format);
     raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -98,6 +109,17 @@ pub fn main() -> ExitCode {
     // What still runs at the deadline of a stop is not waited for.
     runtime.shutdown_background();
     code
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
 }
 
 async fn run(args: Args) -> ExitCode {
@@ -167,12 +189,14 @@ fn greet(broker: &Broker) {
     );
     let (bucket, wal) = (redacted(&config.bucket), redacted(&config.wal));
     let metadata = redacted(&config.metadata);
+    let status = broker.metrics_address();
+    let status = status.map_or(String::new(), |at| format!("\n  status    http://{at}/"));
     let text = format!(
         "s3stream-broker {version}
   serves    Kafka clients on {address} (node {node}, {topics} topics)
   bucket    {bucket}
   log       {wal}
-  metadata  {metadata}
+  metadata  {metadata}{status}
   try       echo hello | kcat -P -b {address} -t greetings && kcat -C -b {address} -t greetings -e
 "
     );

@@ -23,6 +23,8 @@ pub struct Config {
     pub listen: String,
     /// Address that clients are told to connect to, `host:port`; empty: the address a client has connected to.
     pub advertise: String,
+    /// Address of the status page, `host:port`; empty: there is none.
+    pub metrics_listen: String,
     /// This node's number in the cluster, kept over restarts.
     pub node_id: u32,
     /// Where the data is: a bucket's URL.
@@ -64,6 +66,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:9092".into(),
             advertise: String::new(),
+            metrics_listen: String::new(),
             node_id: 1,
             bucket: "file:s3stream-data/bucket".into(),
             wal: "block:s3stream-data/wal?capacity=256MiB".into(),
@@ -165,17 +168,7 @@ impl Config {
                 problems.push(Problem { key, what });
             }
         };
-        check(
-            split_address(&self.listen).is_some(),
-            "listen",
-            format!("{:?} is not host:port", self.listen),
-        );
-        check(
-            self.advertise.is_empty()
-                || split_address(&self.advertise).is_some_and(|(_, port)| port != 0),
-            "advertise",
-            format!("{:?} is not host:port", self.advertise),
-        );
+        self.validate_addresses(&mut check);
         check(
             i32::try_from(self.node_id).is_ok(),
             "node_id",
@@ -225,6 +218,25 @@ impl Config {
         } else {
             Err(ConfigError::Invalid(problems))
         }
+    }
+
+    fn validate_addresses(&self, check: &mut impl FnMut(bool, &'static str, String)) {
+        check(
+            split_address(&self.listen).is_some(),
+            "listen",
+            format!("{:?} is not host:port", self.listen),
+        );
+        check(
+            self.advertise.is_empty()
+                || split_address(&self.advertise).is_some_and(|(_, port)| port != 0),
+            "advertise",
+            format!("{:?} is not host:port", self.advertise),
+        );
+        check(
+            self.metrics_listen.is_empty() || split_address(&self.metrics_listen).is_some(),
+            "metrics_listen",
+            format!("{:?} is not host:port", self.metrics_listen),
+        );
     }
 }
 
@@ -282,6 +294,7 @@ mod tests {
         let config = Config {
             listen: "9092".into(),
             advertise: "host:0".into(),
+            metrics_listen: "9644".into(),
             node_id: u32::MAX,
             wal: String::new(),
             topics: TopicDefaults {
@@ -308,6 +321,7 @@ mod tests {
         let expected = [
             "listen",
             "advertise",
+            "metrics_listen",
             "node_id",
             "wal",
             "topics.partitions_default",

@@ -6,6 +6,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
 use tokio::{
@@ -14,7 +15,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -72,8 +73,24 @@ impl ConnectionError {
 
 /// An answer that waits for its turn, and what its request holds until then.
 struct Pending {
+    asked: Asked,
     reply: BoxFuture<'static, Result<Response, Abort>>,
     _held: Held,
+}
+
+/// What is counted of a request when it is done.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    key: ApiKey,
+    bytes: usize,
+    at: Instant,
+}
+
+impl Asked {
+    fn done(self, node: &Node, bytes_out: usize) {
+        let took = self.at.elapsed();
+        node.metrics.done(self.key, took, self.bytes, bytes_out);
+    }
 }
 
 #[derive(Debug)]
@@ -106,7 +123,7 @@ pub(crate) async fn serve(
     };
     let drain = Duration::from_millis(node.config.limits.idle_timeout_ms);
     let reading = read_requests(from, &node, session, queue, stopping);
-    let writing = write_answers(to, answers, patience);
+    let writing = write_answers(&node, to, answers, patience);
     tokio::pin!(reading, writing);
     // The writer first: an answer that is due goes out before another request is taken in.
     let read = tokio::select! {
@@ -153,9 +170,14 @@ async fn read_requests(
         let Some(frame) = frame else {
             return Ok(());
         };
-        let (reply, held) = begin(node, &session, frame, turn).await?;
-        if let Reply::Later(reply) = reply {
-            slot.send(Pending { reply, _held: held });
+        let (reply, asked, held) = begin(node, &session, frame, turn).await?;
+        match reply {
+            Reply::Silent => asked.done(node, 0),
+            Reply::Later(reply) => slot.send(Pending {
+                asked,
+                reply,
+                _held: held,
+            }),
         }
     }
 }
@@ -166,7 +188,7 @@ async fn begin(
     session: &Session,
     frame: Frame,
     turn: OwnedSemaphorePermit,
-) -> Result<(Reply, Held), ConnectionError> {
+) -> Result<(Reply, Asked, Held), ConnectionError> {
     let Frame { bytes, permits } = frame;
     let mut held = Held {
         _turn: turn,
@@ -180,10 +202,15 @@ async fn begin(
     } = Prefix::decode(&bytes)?;
     let api = apis::find(key).ok_or(ConnectionError::UnknownKey(key))?;
     let key = api.key;
+    let asked = Asked {
+        key,
+        bytes: bytes.len(),
+        at: Instant::now(),
+    };
     if !api.accepted.contains(&version) {
         // The one request whose sender cannot know what is served (F1).
         if key == ApiKey::ApiVersions {
-            return Ok((api::unsupported_version(correlation_id)?, held));
+            return Ok((api::unsupported_version(correlation_id)?, asked, held));
         }
         return Err(ConnectionError::UnknownVersion { key, version });
     }
@@ -210,20 +237,28 @@ async fn begin(
     };
     drop(bytes);
     let reply = api::begin(node, session, request).await?;
-    Ok((reply, held))
+    Ok((reply, asked, held))
 }
 
 async fn write_answers(
+    node: &Node,
     mut to: OwnedWriteHalf,
     mut answers: mpsc::Receiver<Pending>,
     patience: Patience,
 ) -> Result<(), ConnectionError> {
-    while let Some(Pending { reply, _held }) = answers.recv().await {
+    while let Some(pending) = answers.recv().await {
+        let Pending {
+            asked,
+            reply,
+            _held,
+        } = pending;
         let Response { pieces, permit } = reply.await?;
+        let bytes = pieces.iter().map(Bytes::len).sum();
         frame::write(&mut to, pieces, patience)
             .await
             .map_err(ConnectionError::Write)?;
         drop(permit);
+        asked.done(node, bytes);
     }
     Ok(())
 }

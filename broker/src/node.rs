@@ -10,6 +10,7 @@ use crate::{
     budget::Budget,
     config::{Config, split_address},
     coordinator::transactions::TransactionCoordinator,
+    metrics::Metrics,
     producer_ids::ProducerIds,
     topics::Topics,
 };
@@ -20,6 +21,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
+    pub(crate) metrics: Metrics,
     pub(crate) topics: Arc<Topics>,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) transactions: TransactionCoordinator,
@@ -33,6 +35,7 @@ impl Node {
             admission: Admission::new(&config.limits),
             transactions: TransactionCoordinator::new(topics.clone(), &config.transactions),
             budget: Budget::new(&config.limits),
+            metrics: Metrics::new(),
             cluster_id: topics.engine().cluster().to_string(),
             topics,
             producer_ids: ProducerIds::default(),

@@ -11,7 +11,11 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::{admission::Admission, connection, node::Node};
+use crate::{
+    admission::{Admission, NoPlace},
+    connection,
+    node::Node,
+};
 
 /// The rest after a failed accept: what is missing (descriptors, memory) comes back when others end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -19,11 +23,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `stopping`, then until the last connection has been answered. Dropping the future ends all at once.
 pub(crate) async fn run(listener: TcpListener, node: Arc<Node>, stopping: watch::Receiver<bool>) {
     let admission = node.admission.clone();
+    let counting = node.clone();
+    let refused = move |peer: SocketAddr, reason: NoPlace| {
+        counting.metrics.connections.refused.add(1);
+        tracing::info!(%peer, %reason, "connection refused");
+    };
     let serve = move |stream, peer, stopping| {
         let node = node.clone();
+        node.metrics.connections.accepted.add(1);
         async move {
-            match connection::serve(stream, peer, node, stopping).await {
+            match connection::serve(stream, peer, node.clone(), stopping).await {
                 Err(error) if error.is_protocol() => {
+                    node.metrics.connections.broken.add(1);
                     tracing::info!(%peer, %error, "connection ended");
                 }
                 Err(error) => tracing::debug!(%peer, %error, "connection ended"),
@@ -31,7 +42,7 @@ pub(crate) async fn run(listener: TcpListener, node: Arc<Node>, stopping: watch:
             }
         }
     };
-    accept_all(listener, admission, stopping, serve).await;
+    accept_all(listener, admission, stopping, serve, refused).await;
 }
 
 /// As [`run`], whatever a connection is served by.
@@ -40,6 +51,7 @@ async fn accept_all<F>(
     admission: Arc<Admission>,
     mut stopping: watch::Receiver<bool>,
     serve: impl Fn(TcpStream, SocketAddr, watch::Receiver<bool>) -> F,
+    refused: impl Fn(SocketAddr, NoPlace),
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -63,7 +75,7 @@ async fn accept_all<F>(
                         served.await;
                     });
                 }
-                Err(reason) => tracing::info!(%peer, %reason, "connection refused"),
+                Err(reason) => refused(peer, reason),
             },
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
@@ -108,7 +120,9 @@ mod tests {
                 stream.write_u8(byte).await.unwrap();
             }
         };
-        let server = tokio::spawn(accept_all(listener, admission.clone(), stopping, serve));
+        let refused = |_, reason| panic!("{reason}");
+        let server = accept_all(listener, admission.clone(), stopping, serve, refused);
+        let server = tokio::spawn(server);
         let mut steady = TcpStream::connect(address).await.unwrap();
         for round in 1..=5 {
             let mut defective = TcpStream::connect(address).await.unwrap();

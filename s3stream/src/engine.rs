@@ -19,7 +19,11 @@ mod switch;
 mod task;
 mod upload;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -232,6 +236,18 @@ impl Engine {
         }
     }
 
+    /// How fetches were answered so far.
+    pub fn reads(&self) -> Reads {
+        let core = self.core();
+        let (block_hits, block_misses) = core.objects.hits_and_misses();
+        Reads {
+            from_log_cache: core.served.from_log_cache.load(Ordering::Relaxed),
+            from_objects: core.served.from_objects.load(Ordering::Relaxed),
+            block_hits,
+            block_misses,
+        }
+    }
+
     /// The cluster of its bucket.
     pub fn cluster(&self) -> ClusterId {
         self.core().cluster
@@ -347,6 +363,19 @@ pub struct Usage {
     pub log_used_bytes: u64,
     /// Bytes of the log.
     pub log_capacity_bytes: u64,
+}
+
+/// How an engine has answered fetches. Counts only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reads {
+    /// Fetches of what is in memory because it was written lately.
+    pub from_log_cache: u64,
+    /// Fetches of what is in the bucket.
+    pub from_objects: u64,
+    /// Blocks of these that were in the block cache.
+    pub block_hits: u64,
+    /// Blocks of these that had to be read from the bucket.
+    pub block_misses: u64,
 }
 
 impl fmt::Debug for Engine {

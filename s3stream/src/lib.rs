@@ -46,7 +46,7 @@ mod stream;
 pub mod testing;
 
 pub use config::{Config, Problem};
-pub use engine::{Engine, EngineBuilder, Permit, Usage};
+pub use engine::{Engine, EngineBuilder, Permit, Reads, Usage};
 pub use entropy::Entropy;
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ClusterId, GroupId, NodeEpoch, NodeId, ObjectId, StreamEpoch, StreamId};

@@ -19,6 +19,7 @@ mod limits;
 mod overload;
 mod program;
 mod protocol;
+mod status;
 mod store;
 mod support;
 mod topics;

@@ -27,7 +27,7 @@ impl Places {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_s3stream-broker"));
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -35,8 +35,8 @@ impl Places {
         command
             .args(["--bucket", &self.bucket, "--wal", &self.wal])
             .args(arguments)
-            .envs(self.environment.iter().copied())
             .env("RUST_LOG", "warn")
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null());
         command
     }

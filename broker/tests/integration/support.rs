@@ -59,6 +59,11 @@ impl Running {
         Client::connect(self.address)
     }
 
+    /// Where the status page is.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.broker.as_ref().unwrap().metrics_address().unwrap()
+    }
+
     /// The engine below.
     pub(crate) fn engine(&self) -> &s3stream::Engine {
         self.broker.as_ref().unwrap().engine()

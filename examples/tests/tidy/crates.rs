@@ -14,7 +14,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("broker", &["s3stream", "segment-adapter"]),
     ("sim", &["s3stream"]),
     ("examples", &["s3stream"]),
-    ("benches", &["s3stream", "segment-adapter", "wal", "cache"]),
+    (
+        "benches",
+        &["s3stream", "segment-adapter", "wal", "cache", "broker"],
+    ),
     (
         "fuzz",
         &["s3stream", "segment-adapter", "wal", "cache", "broker"],

@@ -15,7 +15,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::{
-    admission::Admission, cleaner::Cleaner, object_ids::ObjectIds, objects::Objects, task::OnPanic,
+    admission::Admission, cleaner::Cleaner, object_ids::ObjectIds, objects::Objects, read::Served,
+    task::OnPanic,
 };
 use crate::{
     Clock, ClusterId, Config, Error, NodeEpoch, NodeId, RecordBatch, Result, StreamId,
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) admission: Arc<Admission>,
     pub(crate) cache: Mutex<LogCache<RecordBatch>>,
     pub(crate) objects: Objects,
+    pub(crate) served: Served,
     pub(crate) object_ids: ObjectIds,
     pub(crate) cleaner: Cleaner,
     pub(crate) streams: RwLock<HashMap<StreamId, Arc<Progress>, FixedState>>,
@@ -116,6 +118,7 @@ impl Core {
             admission: Admission::new(config.log_cache_bytes, config.ready_waiters_max),
             cache: Mutex::new(LogCache::new(config.upload_bytes as usize)),
             objects: Objects::new(parts.bucket.clone(), parts.cluster, &config),
+            served: Served::default(),
             object_ids: ObjectIds::default(),
             cleaner: Cleaner::default(),
             streams: RwLock::default(),

@@ -4,7 +4,16 @@
 //! other who waits for it; the bucket's deadline ends it. It knows no stream's bounds: the caller names the object
 //! and the offsets, and clips.
 
-use std::{collections::HashMap, fmt, future::Future, ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use cache::{BlockCache, BlockKey};
 use futures::{
@@ -41,6 +50,8 @@ struct Shelf {
     blocks: BlockCache<Block>,
     loading_indexes: Loads<Arc<ObjectIndex>>,
     loading_blocks: Loads<Block>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Loads under way, by what they load.
@@ -66,8 +77,16 @@ impl Objects {
                 blocks: BlockCache::new(config.block_cache_bytes, records),
                 loading_indexes: Loads::default(),
                 loading_blocks: Loads::default(),
+                hits: AtomicU64::new(0),
+                misses: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Blocks that were at hand when they were wanted, and those that were not.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (count(&self.shared.hits), count(&self.shared.misses))
     }
 
     /// Keeps the index of an object that was just written.
@@ -162,6 +181,11 @@ impl Objects {
             .filter(|block| at_hand(&loading, block).is_none())
             .cloned()
             .collect();
+        let count = |count: &AtomicU64, blocks: usize| {
+            count.fetch_add(blocks as u64, Ordering::Relaxed);
+        };
+        count(&shelf.hits, wanted.len() - missing.len());
+        count(&shelf.misses, missing.len());
         if !missing.is_empty() {
             let ahead = further
                 .iter()

@@ -4,7 +4,13 @@
 //! served. Between the two look-ups a block may be settled and evicted, or an object replaced: it looks again, a
 //! stated number of times.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::{core::Core, objects::Block};
 use crate::{
@@ -34,6 +40,13 @@ enum Side {
     Absent,
 }
 
+/// How many fetches each of the two has answered.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) from_log_cache: AtomicU64,
+    pub(crate) from_objects: AtomicU64,
+}
+
 impl Core {
     /// Whole records from the one that holds `offsets.start` on; never empty, none past `offsets.end`.
     pub(crate) async fn read(
@@ -50,13 +63,17 @@ impl Core {
                 .lock()
                 .get(stream.get(), offsets.clone(), bytes_max);
             if !cached.is_empty() {
+                self.served.from_log_cache.fetch_add(1, Ordering::Relaxed);
                 return Ok(cached);
             }
             match self
                 .read_objects(progress, offsets.clone(), bytes_max)
                 .await
             {
-                Ok(Some(records)) => return Ok(records),
+                Ok(Some(records)) => {
+                    self.served.from_objects.fetch_add(1, Ordering::Relaxed);
+                    return Ok(records);
+                }
                 Ok(None) => {}
                 // The list may be newer elsewhere (O4). Still listed after a look: it is gone, not replaced.
                 Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -167,6 +167,26 @@ async fn a_flush_makes_everything_durable_visible_in_the_bucket() {
     assert_eq!(engine.requests(), before, "nothing to do costs nothing");
 }
 
+#[tokio::test]
+async fn it_counts_where_what_was_fetched_came_from() {
+    let places = Places::new();
+    let engine = places.open().await;
+    let stream = engine.create_stream().await.unwrap();
+    fill(&stream, 10, 100).await;
+    stream.fetch(0, 1 << 20).await.unwrap();
+    let reads = engine.reads();
+    assert_eq!((reads.from_log_cache, reads.from_objects), (1, 0));
+    engine.close(LONG).await.unwrap();
+    let engine = places.open().await;
+    let stream = engine.open_stream(stream.id()).await.unwrap();
+    for _ in 0..2 {
+        stream.fetch(0, 1 << 20).await.unwrap();
+    }
+    let reads = engine.reads();
+    assert_eq!((reads.from_log_cache, reads.from_objects), (0, 2));
+    assert_eq!((reads.block_misses, reads.block_hits), (1, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_engine_sends_no_request() {
     let places = Places::new();
