@@ -43,9 +43,21 @@ pub(crate) struct Running {
 impl Running {
     /// Opens it on the places of the run.
     pub(crate) fn open(places: &Places, config: Config, runtime: Arc<Runtime>) -> Result<Self> {
-        let commits = Commits::default();
         let log = places.log()?;
-        let backend = Arc::new(Noted::new(log.backend, commits.clone()));
+        let mut running = Self::open_on(log.backend, places, config, runtime)?;
+        running.log_bucket = log.bucket;
+        Ok(running)
+    }
+
+    /// Opens it on a log of the caller's and the bucket of the run.
+    pub(crate) fn open_on(
+        log: Arc<dyn wal::Backend>,
+        places: &Places,
+        config: Config,
+        runtime: Arc<Runtime>,
+    ) -> Result<Self> {
+        let commits = Commits::default();
+        let backend = Arc::new(Noted::new(log, commits.clone()));
         let opening = Engine::builder()
             .config(config)
             .bucket(places.bucket.as_str())
@@ -57,7 +69,7 @@ impl Running {
             engine,
             commits,
             runtime,
-            log_bucket: log.bucket,
+            log_bucket: None,
         })
     }
 

@@ -161,8 +161,15 @@ impl KafkaLog {
             }
             let (header, records) = batch.stamp(bounds.next as i64, leader_epoch);
             let epochs = Self::epochs_with(&state, &header)?;
-            self.write(&mut state, config, &header, &records, epochs, now_ms)
-                .map(|append| (append, header, bounds.start))
+            self.write(
+                &mut state,
+                config,
+                bounds,
+                (&header, &records),
+                epochs,
+                now_ms,
+            )
+            .map(|append| (append, header, bounds.start))
         };
         let (append, header, log_start) = queued.map_err(|error| self.failed(error))?;
         let log_append_time = match config.timestamp_type {
@@ -189,13 +196,13 @@ impl KafkaLog {
     }
 
     /// Queues a batch that has its offsets, at or past the log end: what lies between is a gap that its record covers
-    /// (K1). With `epochs`, these are in force from it on.
+    /// (K1). `bounds` are where the log is. With `epochs`, these are in force from it on.
     pub(super) fn write(
         &self,
         state: &mut State,
         config: &LogConfig,
-        header: &BatchHeader,
-        records: &[u8],
+        bounds: LogBounds,
+        (header, records): (&BatchHeader, &[u8]),
         epochs: Option<Epochs>,
         now_ms: i64,
     ) -> s3stream::Result<Append> {
@@ -203,13 +210,10 @@ impl KafkaLog {
             self.note_epochs(state, epochs, now_ms)?;
         }
         let log = &self.shared.log;
-        // A roll moves neither the end nor, until it is done, the base.
-        let LogBounds {
-            next: at,
-            active_base,
-            ..
-        } = log.bounds();
-        self.roll_if_due(state, config, header, active_base.unwrap_or(at), now_ms)?;
+        // A note moves neither the end nor the base, a roll not the end.
+        let at = bounds.next;
+        let base = bounds.active_base.unwrap_or(at);
+        self.roll_if_due(state, config, header, base, now_ms)?;
         self.note_if_due(state, config)?;
         let count = (header.last_offset() as u64 + 1).saturating_sub(at);
         let append = log.append(at, count, &[&header.encode(), records])?;

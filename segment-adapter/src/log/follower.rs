@@ -77,7 +77,14 @@ impl KafkaLog {
             let header = batch.header();
             let epochs = Self::epochs_with(state, header).expect("epochs were looked at");
             let records = batch.records();
-            match self.write(state, &config, header, &records, epochs, now_ms) {
+            match self.write(
+                state,
+                &config,
+                self.shared.log.bounds(),
+                (header, &records),
+                epochs,
+                now_ms,
+            ) {
                 Ok(append) => appended.add(batch, append),
                 // What is queued is told. What came in the way does so again when the caller goes on from there.
                 Err(_) if appended.last.is_some() => break,

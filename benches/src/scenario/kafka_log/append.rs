@@ -1,5 +1,8 @@
 //! Appends as a leader: batches made beforehand, each checked whole, to many partitions on a log in memory.
 //!
+//! The log commits as a device does that is always busy: what was appended while it was, here a window of appends, at
+//! once. Left alone a log in memory is done before the next append, and waking it for each would be measured.
+//!
 //! Nothing is uploaded while it is measured: the partitions are destroyed between slices, and others made. Beside it, in
 //! turn, what must be done at least: the checksum of each batch and one copy of it.
 
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use s3stream::{Config, Engine, GroupId};
 use segment_adapter::{KafkaLog, LogConfig, LogError};
+use wal::memory::MemoryLog;
 
 use super::{RECORDS, Standing, batch};
 use crate::{
@@ -40,7 +44,8 @@ const ARENA_BYTES: usize = 64 << 20;
 const WINDOW: usize = 256;
 /// As much as is appended before the partitions are destroyed: well below what the log asks an upload for.
 const BURST: Duration = Duration::from_millis(25);
-
+/// How long a commit may take.
+const COMMIT_WITHIN: Duration = Duration::from_secs(1);
 /// One of [`Appends::pins`].
 const PIN_BYTES: usize = 64 << 10;
 
@@ -65,7 +70,9 @@ pub(super) fn run(
         upload_bytes: 512 << 20,
         ..Config::default()
     };
-    let running = Running::open(&Places::of(&options, workplace), config, runtime()?)?;
+    let log = MemoryLog::new();
+    let places = Places::of(&options, workplace);
+    let running = Running::open_on(Arc::new(log.clone()), &places, config, runtime()?)?;
     let batches = (0..BATCHES)
         .map(|number| batch(RECORDS, options.record_bytes, number))
         .collect::<Result<Vec<_>>>()?;
@@ -75,9 +82,10 @@ pub(super) fn run(
         window: WINDOW,
         interval: None,
     };
-    let own = load.own_cpu_per_record_of(&mut Ready(Offered::new()))?;
+    let own = load.own_cpu_per_record_of(&mut Ready(Offered::new(&log)))?;
     let mut arena = Arena::new(&batches);
     let mut appends = Appends {
+        log,
         running,
         load,
         batches,
@@ -165,6 +173,7 @@ fn details(pairs: &[Pair], own: Duration, faults: u64) -> Details {
 
 /// The engine, and what is offered to it.
 struct Appends {
+    log: MemoryLog,
     running: Running,
     load: Load,
     batches: Vec<Bytes>,
@@ -188,7 +197,8 @@ impl Appends {
             let made = runtime.block_on(partitions(engine))?;
             let (groups, logs): (Vec<_>, Vec<_>) = made.into_iter().unzip();
             let faults = process::minor_faults();
-            let mut target = Partitions::new(&logs, &self.batches);
+            let offered = Offered::new(&self.log);
+            let mut target = Partitions::new(&logs, &self.batches, offered);
             parts.push(self.load.run(&mut target, step)?);
             self.faults += process::minor_faults().saturating_sub(faults);
             drop(logs);
@@ -220,17 +230,29 @@ async fn partitions(engine: &Engine) -> Result<Vec<(GroupId, KafkaLog)>> {
 
 type Durable = Pin<Box<dyn Future<Output = Result<(), LogError>>>>;
 
-/// Appends that are waited for, in order.
+/// Appends that are waited for, in order. None is durable before one is waited for: then all are.
 struct Offered {
     outstanding: VecDeque<Durable>,
     parker: Arc<Parker>,
+    log: MemoryLog,
+    held: bool,
 }
 
 impl Offered {
-    fn new() -> Self {
+    fn new(log: &MemoryLog) -> Self {
         Self {
             outstanding: VecDeque::with_capacity(WINDOW),
             parker: Parker::here(),
+            log: log.clone(),
+            held: false,
+        }
+    }
+
+    /// Before an append: it is committed with those after it.
+    fn hold(&mut self) {
+        if !self.held {
+            self.log.hold();
+            self.held = true;
         }
     }
 
@@ -242,7 +264,20 @@ impl Offered {
         let Some(durable) = self.outstanding.front_mut() else {
             return Ok(None);
         };
-        match wait(durable.as_mut(), &self.parker, deadline) {
+        let now = Instant::now();
+        if self.held {
+            if deadline <= now {
+                return Ok(None);
+            }
+            self.log.release();
+            self.held = false;
+        }
+        // All of a commit is waited for: the next is of a whole window too.
+        match wait(
+            durable.as_mut(),
+            &self.parker,
+            deadline.max(now + COMMIT_WITHIN),
+        ) {
             None => Ok(None),
             Some(outcome) => {
                 outcome?;
@@ -259,6 +294,7 @@ struct Ready(Offered);
 impl Target for Ready {
     fn submit(&mut self, _partition: usize, batch: &Bytes) -> Result<Submitted> {
         std::hint::black_box(batch.clone());
+        self.0.hold();
         self.0.push(std::future::ready(Ok(())));
         Ok(Submitted::Accepted)
     }
@@ -277,12 +313,12 @@ struct Partitions<'a> {
 }
 
 impl<'a> Partitions<'a> {
-    fn new(logs: &'a [KafkaLog], batches: &'a [Bytes]) -> Self {
+    fn new(logs: &'a [KafkaLog], batches: &'a [Bytes], offered: Offered) -> Self {
         Self {
             logs,
             batches,
             next: 0,
-            offered: Offered::new(),
+            offered,
         }
     }
 }
@@ -290,6 +326,7 @@ impl<'a> Partitions<'a> {
 impl Target for Partitions<'_> {
     fn submit(&mut self, partition: usize, _payload: &Bytes) -> Result<Submitted> {
         let batch = self.batches[self.next].clone();
+        self.offered.hold();
         match self.logs[partition].append_as_leader(batch, 0) {
             Ok(append) => {
                 self.next = (self.next + 1) % self.batches.len();
