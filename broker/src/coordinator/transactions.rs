@@ -234,3 +234,6 @@ impl Refused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,4 +23,5 @@ mod status;
 mod store;
 mod support;
 mod topics;
+mod transactional;
 mod transactions;
