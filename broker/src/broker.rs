@@ -18,6 +18,7 @@ use crate::{
     cleaner,
     config::{Config, ConfigError, Problem},
     coordinator::transactions::markers,
+    listeners::Listeners,
     node::Node,
     retention, server,
     start_error::StartError,
@@ -26,14 +27,15 @@ use crate::{
 };
 
 /// A broker that serves Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, Metadata, FindCoordinator, ApiVersions,
-/// CreateTopics, DeleteTopics, DeleteRecords, and transactions (InitProducerId, AddPartitionsToTxn, EndTxn,
-/// WriteTxnMarkers, DescribeProducers, DescribeTransactions and ListTransactions).
+/// CreateTopics, DeleteTopics, DeleteRecords, transactions (InitProducerId, AddPartitionsToTxn, EndTxn, WriteTxnMarkers,
+/// DescribeProducers, DescribeTransactions and ListTransactions), and administration (CreatePartitions, the configuration of
+/// topics, brokers and groups, DescribeCluster, DescribeTopicPartitions, log directories, elections and reassignments).
 ///
 /// Dropping it without [`Broker::stop`] ends it as a crash would: nothing acknowledged is lost.
 #[derive(Debug)]
 pub struct Broker {
     node: Arc<Node>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     status: Option<(SocketAddr, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     server: JoinHandle<()>,
@@ -58,7 +60,10 @@ impl Broker {
     pub async fn start_with(config: Config, credentials: Credentials) -> Result<Self, StartError> {
         config.validate()?;
         // First the address: a second broker started by mistake ends before it touches any data.
-        let (listener, address) = listen(&config.listen).await?;
+        let listeners = Listeners::bind(&config.listen, config.nodes).await?;
+        let addresses = listeners
+            .addresses()
+            .map_err(|source| StartError::listen(&config.listen, source))?;
         let of_status = match config.metrics_listen.as_str() {
             "" => None,
             metrics_listen => Some(listen(metrics_listen).await?),
@@ -76,7 +81,8 @@ impl Broker {
         let topics = Topics::load(engine)
             .await
             .map_err(|error| StartError::open(&config, error))?;
-        let node = Arc::new(Node::new(config, topics));
+        let ports = addresses.iter().map(SocketAddr::port).collect();
+        let node = Arc::new(Node::new(config, topics, ports));
         let compactor = Compactor::new(node.config.cleaner.compactor()).map_err(|error| {
             ConfigError::Invalid(vec![Problem {
                 key: "cleaner".into(),
@@ -86,7 +92,7 @@ impl Broker {
         node.transactions.start();
         let (stopping, stopped) = watch::channel(false);
         Ok(Self {
-            server: tokio::spawn(server::run(listener, node.clone(), stopped)),
+            server: tokio::spawn(server::run(listeners, node.clone(), stopped)),
             retention: tokio::spawn(retention::run(node.clone())),
             cleaner: tokio::spawn(cleaner::run(node.clone(), compactor)),
             markers: tokio::spawn(markers::run(node.clone())),
@@ -94,15 +100,20 @@ impl Broker {
                 let page = tokio::spawn(status::run(listener, node.clone()));
                 (address, page)
             }),
-            address,
+            addresses,
             node,
             stopping,
         })
     }
 
-    /// The address it listens on.
+    /// The address it listens on, that of its first node.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// The addresses of its nodes, one at least.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The address of its status page, if it has one.

@@ -47,6 +47,15 @@ struct Args {
     /// Number of this node in the cluster [default: 1]
     #[arg(long, value_name = "N")]
     node_id: Option<u32>,
+    /// Nodes that clients see, at consecutive ports [default: 1]
+    #[arg(long, value_name = "N")]
+    nodes: Option<u32>,
+    /// Partitions of a topic whose creator does not say [default: 1]
+    #[arg(long, value_name = "N")]
+    default_partitions: Option<u32>,
+    /// Whether a client that asks for an unknown topic creates it [default: true]
+    #[arg(long, value_name = "BOOL")]
+    auto_create: Option<bool>,
     /// Configuration file; docs/config.toml has every key
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -83,9 +92,11 @@ impl Args {
                 *place = value;
             }
         }
-        if let Some(node_id) = self.node_id {
-            config.node_id = node_id;
-        }
+        config.node_id = self.node_id.unwrap_or(config.node_id);
+        config.nodes = self.nodes.unwrap_or(config.nodes);
+        let topics = &mut config.topics;
+        topics.partitions_default = self.default_partitions.unwrap_or(topics.partitions_default);
+        topics.auto_create = self.auto_create.unwrap_or(topics.auto_create);
         Ok(config)
     }
 }
@@ -182,11 +193,11 @@ fn credentials() -> Credentials {
 fn greet(broker: &Broker) {
     let address = broker.address();
     let config = broker.config();
-    let (version, node, topics) = (
-        env!("CARGO_PKG_VERSION"),
-        config.node_id,
-        broker.topic_count(),
-    );
+    let (version, topics) = (env!("CARGO_PKG_VERSION"), broker.topic_count());
+    let node = match config.nodes {
+        1 => config.node_id.to_string(),
+        nodes => format!("{} and {} after it", config.node_id, nodes - 1),
+    };
     let (bucket, wal) = (redacted(&config.bucket), redacted(&config.wal));
     let metadata = redacted(&config.metadata);
     let status = broker.metrics_address();
@@ -248,8 +259,15 @@ mod tests {
         let path = path.to_str().unwrap();
         let args = Args::parse_from(["x", "--config", path, "--listen", "127.0.0.1:2"]);
         let config = args.config().unwrap();
+        assert_eq!((config.nodes, config.topics.auto_create), (1, true));
         assert_eq!((config.listen.as_str(), config.node_id), ("127.0.0.1:2", 7));
         assert_eq!(config.bucket, Config::default().bucket);
+        let nodes = ["x", "--nodes", "3"];
+        let topics = ["--default-partitions", "4", "--auto-create", "false"];
+        let config = Args::parse_from(nodes.iter().chain(&topics));
+        let config = config.config().unwrap();
+        assert_eq!((config.nodes, config.topics.auto_create), (3, false));
+        assert_eq!(config.topics.partitions_default, 4);
     }
 
     #[test]

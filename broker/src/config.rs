@@ -27,6 +27,8 @@ pub struct Config {
     pub metrics_listen: String,
     /// This node's number in the cluster, kept over restarts.
     pub node_id: u32,
+    /// How many nodes clients see: each has a port of its own, numbers and ports being in a row, and serves everything.
+    pub nodes: u32,
     /// Where the data is: a bucket's URL.
     pub bucket: String,
     /// Where the write-ahead log is: a log's URL.
@@ -68,6 +70,7 @@ impl Default for Config {
             advertise: String::new(),
             metrics_listen: String::new(),
             node_id: 1,
+            nodes: 1,
             bucket: "file:s3stream-data/bucket".into(),
             wal: "block:s3stream-data/wal?capacity=256MiB".into(),
             metadata: "bucket:".into(),
@@ -178,6 +181,7 @@ impl Config {
                 i32::MAX
             ),
         );
+        self.validate_nodes(&mut check);
         for (key, value) in [
             ("bucket", &self.bucket),
             ("wal", &self.wal),
@@ -238,7 +242,35 @@ impl Config {
             format!("{:?} is not host:port", self.metrics_listen),
         );
     }
+
+    /// Whether there are numbers and ports for every node.
+    fn validate_nodes(&self, check: &mut impl FnMut(bool, &'static str, String)) {
+        let nodes = self.nodes;
+        check(
+            (1..=NODES_LIMIT).contains(&nodes),
+            "nodes",
+            format!("{nodes} is not within 1..={NODES_LIMIT}"),
+        );
+        let more = nodes.saturating_sub(1);
+        let ids = self.node_id.saturating_add(more);
+        check(
+            i32::try_from(ids).is_ok() || i32::try_from(self.node_id).is_err(),
+            "nodes",
+            format!("{nodes} nodes from node_id {} on", self.node_id),
+        );
+        for (key, address) in [("listen", &self.listen), ("advertise", &self.advertise)] {
+            let port = split_address(address).map_or(0, |(_, port)| port);
+            check(
+                u32::from(port).saturating_add(more) <= u32::from(u16::MAX),
+                key,
+                format!("{nodes} ports from {port} on end above {}", u16::MAX),
+            );
+        }
+    }
 }
+
+/// Nodes that one process may show: clients' tests want three.
+const NODES_LIMIT: u32 = 1_000;
 
 /// A topic's description is one value in the metadata; this many partitions keep it well under a megabyte.
 const PARTITIONS_LIMIT: u32 = 50_000;

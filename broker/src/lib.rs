@@ -38,11 +38,13 @@ mod connection;
     reason = "the coordinators that run on it follow"
 )]
 mod coordinator;
+mod listeners;
 mod metrics;
 mod node;
 mod producer_ids;
 mod retention;
 mod server;
+mod settings;
 mod start_error;
 mod status;
 mod topics;

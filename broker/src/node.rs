@@ -1,6 +1,6 @@
 //! What every connection of a broker shares.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use kafka_protocol::error::ResponseError;
 
@@ -12,7 +12,7 @@ use crate::{
     coordinator::transactions::TransactionCoordinator,
     metrics::Metrics,
     producer_ids::ProducerIds,
-    topics::Topics,
+    topics::{Topic, Topics},
 };
 
 /// This broker, as its handlers see it.
@@ -26,10 +26,20 @@ pub(crate) struct Node {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) transactions: TransactionCoordinator,
     pub(crate) cluster_id: String,
+    /// The ports of the nodes, in their order.
+    ports: Vec<u16>,
+}
+
+/// A node, as a client finds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) id: i32,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Node {
-    pub(crate) fn new(config: Config, topics: Topics) -> Self {
+    pub(crate) fn new(config: Config, topics: Topics, ports: Vec<u16>) -> Self {
         let topics = Arc::new(topics);
         Self {
             admission: Admission::new(&config.limits),
@@ -39,11 +49,12 @@ impl Node {
             cluster_id: topics.engine().cluster().to_string(),
             topics,
             producer_ids: ProducerIds::default(),
+            ports,
             config,
         }
     }
 
-    /// The node's number in the protocol.
+    /// The number of the first node in the protocol.
     pub(crate) fn id(&self) -> i32 {
         i32::try_from(self.config.node_id).expect("validated: node_id <= i32::MAX")
     }
@@ -61,13 +72,63 @@ impl Node {
         })
     }
 
-    /// Host and port for a client that has connected to `local`: what works for it once works again. An IPv4 client of a
+    /// The numbers of all nodes; the first is the controller.
+    pub(crate) fn ids(&self) -> Range<i32> {
+        self.id()..self.id().saturating_add(self.ports.len() as i32)
+    }
+
+    /// The node whose port a client has connected to.
+    pub(crate) fn connected(&self, local: SocketAddr) -> i32 {
+        let place = self.ports.iter().position(|port| *port == local.port());
+        self.id() + place.unwrap_or(0) as i32
+    }
+
+    /// Where a client that has connected to `local` finds a node: at the address that worked for it. An IPv4 client of a
     /// listener on both families is told an IPv4 address (F8).
-    pub(crate) fn advertised(&self, local: SocketAddr) -> (String, u16) {
-        match split_address(&self.config.advertise) {
-            Some((host, port)) => (host.to_owned(), port),
-            None => (local.ip().to_canonical().to_string(), local.port()),
+    pub(crate) fn endpoint(&self, id: i32, local: SocketAddr) -> Endpoint {
+        let (host, port) = match split_address(&self.config.advertise) {
+            // Validated: the last one is a port, too.
+            Some((host, port)) => {
+                let place = u16::try_from(id - self.id()).unwrap_or(0);
+                (host.to_owned(), port.saturating_add(place))
+            }
+            None => {
+                let host = local.ip().to_canonical().to_string();
+                (host, self.port(id, local))
+            }
+        };
+        Endpoint { id, host, port }
+    }
+
+    /// Where a node listens; the only one where the client has connected to.
+    pub(crate) fn port(&self, id: i32, local: SocketAddr) -> u16 {
+        let place = usize::try_from(id - self.id()).unwrap_or(0);
+        match self.ports.get(place) {
+            Some(port) if self.ports.len() > 1 => *port,
+            _ => local.port(),
         }
+    }
+
+    /// Where a client that has connected to `local` finds each node.
+    pub(crate) fn endpoints(&self, local: SocketAddr) -> Vec<Endpoint> {
+        self.ids().map(|id| self.endpoint(id, local)).collect()
+    }
+
+    /// The controller's host and port.
+    pub(crate) fn advertised(&self, local: SocketAddr) -> (String, u16) {
+        let Endpoint { host, port, .. } = self.endpoint(self.id(), local);
+        (host, port)
+    }
+
+    /// The nodes that a partition is on, its leader first.
+    pub(crate) fn replicas(&self, topic: &Topic, partition: i32) -> Vec<i32> {
+        topic.nodes(partition, self.ids())
+    }
+
+    /// The node that leads a partition.
+    pub(crate) fn leader(&self, topic: &Topic, partition: i32) -> i32 {
+        let replicas = self.replicas(topic, partition);
+        replicas.first().copied().unwrap_or(self.id())
     }
 }
 
@@ -87,6 +148,6 @@ pub(crate) mod testing {
 
     pub(crate) async fn node() -> Node {
         let topics = Topics::load(engine().await).await.unwrap();
-        Node::new(Config::default(), topics)
+        Node::new(Config::default(), topics, vec![9092])
     }
 }

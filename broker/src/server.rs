@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::watch,
     task::{JoinError, JoinSet},
 };
@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     admission::{Admission, NoPlace},
     connection,
+    listeners::Listeners,
     node::Node,
 };
 
@@ -21,7 +22,7 @@ use crate::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stopping`, then until the last connection has been answered. Dropping the future ends all at once.
-pub(crate) async fn run(listener: TcpListener, node: Arc<Node>, stopping: watch::Receiver<bool>) {
+pub(crate) async fn run(listeners: Listeners, node: Arc<Node>, stopping: watch::Receiver<bool>) {
     let admission = node.admission.clone();
     let counting = node.clone();
     let refused = move |peer: SocketAddr, reason: NoPlace| {
@@ -42,12 +43,12 @@ pub(crate) async fn run(listener: TcpListener, node: Arc<Node>, stopping: watch:
             }
         }
     };
-    accept_all(listener, admission, stopping, serve, refused).await;
+    accept_all(listeners, admission, stopping, serve, refused).await;
 }
 
 /// As [`run`], whatever a connection is served by.
 async fn accept_all<F>(
-    listener: TcpListener,
+    listeners: Listeners,
     admission: Arc<Admission>,
     mut stopping: watch::Receiver<bool>,
     serve: impl Fn(TcpStream, SocketAddr, watch::Receiver<bool>) -> F,
@@ -64,7 +65,7 @@ async fn accept_all<F>(
                 note(ended);
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match admission.admit(peer.ip()) {
@@ -83,7 +84,7 @@ async fn accept_all<F>(
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     while let Some(ended) = connections.join_next().await {
         note(ended);
     }
@@ -106,8 +107,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_connection_alone_and_frees_its_place() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listeners = Listeners::bind("127.0.0.1:0", 1).await.unwrap();
+        let address = listeners.addresses().unwrap()[0];
         let admission = Admission::new(&Limits {
             connections_max: 2,
             ..Limits::default()
@@ -121,7 +122,7 @@ mod tests {
             }
         };
         let refused = |_, reason| panic!("{reason}");
-        let server = accept_all(listener, admission.clone(), stopping, serve, refused);
+        let server = accept_all(listeners, admission.clone(), stopping, serve, refused);
         let server = tokio::spawn(server);
         let mut steady = TcpStream::connect(address).await.unwrap();
         for round in 1..=5 {

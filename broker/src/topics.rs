@@ -2,10 +2,12 @@
 //!
 //! A topic is created by making its groups first and its key last, and deleted the other way round, so a crash in between
 //! leaves groups that no topic names: [`Topics::load`] destroys them. A topic's id is derived from its first group, and
-//! groups are never used twice: a recreated topic has a new id (F9).
+//! groups are never used twice: a recreated topic has a new id (F9). Settings that a topic does not say are those that brokers
+//! were told, or Kafka's defaults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -13,18 +15,25 @@ use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
 use s3stream::{Engine, GroupId, metadata::Expect};
 use segment_adapter::KafkaLog;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::{
+    change::Refused,
     config::TopicConfig,
     description::{Description, KEY_PREFIX, key},
     partition::Partition,
+    placement::Placement,
 };
 
+use crate::settings::{Overrides, broker, store::Store};
+
+pub(crate) mod change;
 pub(crate) mod config;
-mod description;
+pub(crate) mod description;
 pub(crate) mod name;
 pub(crate) mod partition;
+pub(crate) mod placement;
 
 /// The tags of a partition's group: what it is, and for whoever looks at the metadata, whose.
 const TAG_KIND: (&str, &str) = ("kafka", "partition");
@@ -38,21 +47,37 @@ pub(crate) fn is_internal(name: &str) -> bool {
     name == "__consumer_offsets" || name == "__transaction_state"
 }
 
-/// A topic. It does not change: another number of partitions is a new value.
+/// A topic. It does not change: other settings or another number of partitions are a new value.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Arc<Partition>>,
+    pub(crate) config: TopicConfig,
+    pub(crate) placement: Placement,
 }
 
 impl Topic {
+    /// The nodes that a partition is on, its leader first, out of those there are.
+    pub(crate) fn nodes(&self, partition: i32, there: Range<i32>) -> Vec<i32> {
+        let (_, seed) = self.id.as_u64_pair();
+        let partition = usize::try_from(partition).unwrap_or(0);
+        self.placement.nodes(seed, partition, there)
+    }
+
+    fn configure(&self, defaults: &Overrides) {
+        let log = self.config.log_over(defaults);
+        for partition in &self.partitions {
+            partition.configure(log.clone());
+        }
+    }
+
     pub(crate) fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
         self.partitions.get(usize::try_from(index).ok()?)
     }
 }
 
-/// Why a topic was not created or deleted.
+/// Why a topic was not created, changed or deleted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TopicError {
     #[error("topic {0} exists")]
@@ -61,6 +86,8 @@ pub(crate) enum TopicError {
     Busy(String),
     #[error("there is no topic {0}")]
     Unknown(String),
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("{0}")]
     Engine(#[from] s3stream::Error),
 }
@@ -69,9 +96,15 @@ pub(crate) enum TopicError {
 #[derive(Debug)]
 pub(crate) struct Topics {
     engine: Engine,
+    /// Settings of brokers and groups.
+    pub(crate) settings: Store,
+    /// What holds for topics that do not say otherwise.
+    defaults: RwLock<Overrides>,
     names: RwLock<Names>,
-    /// Names that are being created or deleted right now.
+    /// Names that are being created, changed or deleted right now.
     busy: Mutex<BTreeSet<String>>,
+    /// A name is not busy any more.
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -84,18 +117,24 @@ impl Topics {
     /// Reads the topics, destroys groups that no topic names, and opens every log. A log that cannot be opened leaves its
     /// partition unavailable, not the broker.
     pub(crate) async fn load(engine: Engine) -> s3stream::Result<Self> {
+        let settings = Store::load(engine.clone())?;
+        let own = settings.this_broker();
+        let defaults = broker::topic_defaults(&settings, &own, &settings.get(&own));
         let mut names = Names::default();
         let mut named = BTreeSet::new();
         for (key, value) in engine.kv_list(KEY_PREFIX.as_bytes()) {
             let name = String::from_utf8_lossy(&key[KEY_PREFIX.len()..]).into_owned();
             let description = decode(&name, &value)?;
             named.extend(description.groups.iter().copied());
-            names.insert(topic(name, description));
+            names.insert(topic(name, description, &defaults));
         }
         let topics = Self {
             engine,
+            settings,
+            defaults: RwLock::new(defaults),
             names: RwLock::new(names),
             busy: Mutex::default(),
+            freed: Notify::new(),
         };
         topics.sweep(&named).await?;
         let partitions = topics
@@ -141,11 +180,24 @@ impl Topics {
         self.names.read().by_name.values().cloned().collect()
     }
 
-    /// Creates a topic. It goes on to its end even if the caller is dropped.
+    /// Creates a topic with one replica. It goes on to its end even if the caller is dropped.
     pub(crate) async fn create(
         self: &Arc<Self>,
         name: &str,
         partitions: u32,
+        config: TopicConfig,
+    ) -> Result<Arc<Topic>, TopicError> {
+        let placement = Placement::default();
+        self.create_placed(name, partitions, placement, config)
+            .await
+    }
+
+    /// As [`Self::create`], with other nodes.
+    pub(crate) async fn create_placed(
+        self: &Arc<Self>,
+        name: &str,
+        partitions: u32,
+        placement: Placement,
         config: TopicConfig,
     ) -> Result<Arc<Topic>, TopicError> {
         let busy = self.reserve(name)?;
@@ -154,7 +206,9 @@ impl Topics {
         }
         let topics = self.clone();
         finish(tokio::spawn(async move {
-            topics.create_reserved(busy, partitions, config).await
+            topics
+                .create_reserved(busy, partitions, placement, config)
+                .await
         }))
         .await
     }
@@ -163,6 +217,7 @@ impl Topics {
         &self,
         busy: Busy,
         partitions: u32,
+        placement: Placement,
         config: TopicConfig,
     ) -> Result<Arc<Topic>, TopicError> {
         let name = &busy.name;
@@ -170,15 +225,16 @@ impl Topics {
         if self.adopt(name).await? {
             return Err(TopicError::Exists(name.clone()));
         }
-        let groups = self.create_groups(name, partitions).await?;
+        let groups = self.create_groups(name, 0..partitions).await?;
         let first = groups.first().copied();
         let description = Description {
             id: self.topic_id(first.expect("a topic has one partition at least")),
             groups,
+            placement,
             config,
         };
         self.put(name, &description).await?;
-        let topic = self.open(topic(name.clone(), description)).await;
+        let topic = self.open(self.topic(name, description)).await;
         tracing::info!(topic = name, id = %topic.id, partitions, "topic created");
         Ok(topic)
     }
@@ -200,12 +256,15 @@ impl Topics {
         let Some((value, _)) = self.engine.kv_get(&key(name)) else {
             return Ok(false);
         };
-        self.open(topic(name.to_owned(), decode(name, &value)?))
-            .await;
+        self.open(self.topic(name, decode(name, &value)?)).await;
         Ok(true)
     }
 
-    /// Opens the logs of a new topic, then shows it.
+    fn topic(&self, name: &str, description: Description) -> Arc<Topic> {
+        topic(name.to_owned(), description, &self.defaults.read())
+    }
+
+    /// Opens the logs of a topic that are not open, then shows it.
     async fn open(&self, topic: Arc<Topic>) -> Arc<Topic> {
         stream::iter(&topic.partitions)
             .for_each_concurrent(CONCURRENT, |partition| async {
@@ -213,12 +272,33 @@ impl Topics {
                 let _ = partition.log(&self.engine).await;
             })
             .await;
-        self.names.write().insert(topic.clone());
+        let mut names = self.names.write();
+        // They may have changed meanwhile, of topics that were shown.
+        topic.configure(&self.defaults.read());
+        names.insert(topic.clone());
         topic
     }
 
-    async fn create_groups(&self, name: &str, partitions: u32) -> s3stream::Result<Vec<GroupId>> {
-        let made: Vec<_> = stream::iter(0..partitions)
+    /// What holds for topics that do not say otherwise.
+    pub(crate) fn defaults(&self) -> Overrides {
+        self.defaults.read().clone()
+    }
+
+    /// Lets other settings hold for topics that do not say otherwise. They go with those of every topic.
+    pub(crate) fn set_defaults(&self, defaults: Overrides) {
+        let names = self.names.write();
+        for topic in names.by_name.values() {
+            topic.configure(&defaults);
+        }
+        *self.defaults.write() = defaults;
+    }
+
+    async fn create_groups(
+        &self,
+        name: &str,
+        partitions: Range<u32>,
+    ) -> s3stream::Result<Vec<GroupId>> {
+        let made: Vec<_> = stream::iter(partitions)
             .map(|index| {
                 let tags = vec![
                     (TAG_KIND.0.to_owned(), TAG_KIND.1.to_owned()),
@@ -296,6 +376,20 @@ impl Topics {
         })
     }
 
+    /// Waits for whoever has the name.
+    async fn reserve_in_turn(self: &Arc<Self>, name: &str) -> Busy {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Before the look, so that a name that is freed in between is heard of.
+            freed.as_mut().enable();
+            if let Ok(busy) = self.reserve(name) {
+                return busy;
+            }
+            freed.await;
+        }
+    }
+
     /// Closes every log.
     pub(crate) async fn close(&self) {
         let partitions = self
@@ -311,7 +405,7 @@ impl Topics {
     }
 }
 
-/// The right to create or delete a name; others are told that it is busy.
+/// The right to create, change or delete a name; others wait, or are told that it is busy.
 struct Busy {
     topics: Arc<Topics>,
     name: String,
@@ -320,6 +414,7 @@ struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.topics.busy.lock().remove(&self.name);
+        self.topics.freed.notify_waiters();
     }
 }
 
@@ -340,15 +435,17 @@ fn decode(name: &str, value: &[u8]) -> s3stream::Result<Description> {
         .map_err(|error| s3stream::Error::corrupt("topic").caused_by(error))
 }
 
-fn topic(name: String, description: Description) -> Arc<Topic> {
-    let log = description.config.log();
+fn topic(name: String, description: Description, defaults: &Overrides) -> Arc<Topic> {
+    let log = description.config.log_over(defaults);
     let partitions = (0..).zip(&description.groups);
     Arc::new(Topic {
         name,
         id: description.id,
         partitions: partitions
-            .map(|(index, group)| Partition::new(index, *group, log.clone()))
+            .map(|(index, group)| Partition::new(index, *group, description.id, log.clone()))
             .collect(),
+        config: description.config,
+        placement: description.placement,
     })
 }
 

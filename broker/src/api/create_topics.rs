@@ -1,9 +1,12 @@
 //! CreateTopics (19): makes topics, or with `validate_only` says what would be made (F53).
 //!
-//! Any replication factor is accepted: every record is as durable as the log and the bucket make it, and one replica is
-//! what Metadata shows.
+//! Any replication factor is accepted: every record is as durable as the log and the bucket make it, and Metadata shows as
+//! many replicas as there are nodes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -19,17 +22,10 @@ use uuid::Uuid;
 use super::{Abort, Reply, Request};
 use crate::{
     node::Node,
-    topics::{
-        TopicError,
-        config::{KEYS, TopicConfig},
-        name,
-    },
+    settings::Described,
+    topics::{TopicError, config::TopicConfig, name, placement::Placement},
     wire::response::Response,
 };
-
-/// Where a configuration's value comes from, as the protocol counts.
-const SOURCE_TOPIC: i8 = 1;
-const SOURCE_DEFAULT: i8 = 5;
 
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
@@ -55,7 +51,7 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
             } else {
                 create(node, &topic, asked.validate_only).await
             };
-            answer(version, topic.name, result)
+            answer(node, version, topic.name, result)
         })
     });
     let topics = futures::future::join_all(created).await;
@@ -99,7 +95,7 @@ async fn create(
         let message = format!("topic {name} exists");
         return Err(Denied::of(ResponseError::TopicAlreadyExists, message));
     }
-    let (partitions, replication_factor) = partitions(node, topic)?;
+    let (partitions, placement) = partitions(node, topic)?;
     let overrides = topic.configs.iter().map(|config| {
         let value = config.value.as_ref().map(|value| value.to_string());
         (config.name.to_string(), value)
@@ -109,71 +105,95 @@ async fn create(
     let mut created = Created {
         id: Uuid::nil(),
         partitions,
-        replication_factor,
+        replication_factor: placement.replicas as i16,
         config: config.clone(),
     };
     if !validate_only {
-        created.id = node.topics.create(name, partitions, config).await?.id;
+        let topics = &node.topics;
+        let topic = topics.create_placed(name, partitions, placement, config);
+        created.id = topic.await?.id;
     }
     Ok(created)
 }
 
-/// How many partitions and replicas are asked for, -1 being the default.
-fn partitions(node: &Node, topic: &CreatableTopic) -> Result<(u32, i16), Denied> {
+/// How many partitions are asked for and where, -1 being the default.
+fn partitions(node: &Node, topic: &CreatableTopic) -> Result<(u32, Placement), Denied> {
     let max = node.config.topics.partitions_max;
     let invalid = |message: String| Denied::of(ResponseError::InvalidPartitions, message);
-    let (partitions, factor) = if topic.assignments.is_empty() {
+    let (partitions, placement) = if topic.assignments.is_empty() {
         let partitions = match topic.num_partitions {
             -1 => node.config.topics.partitions_default,
             count => u32::try_from(count)
                 .map_err(|_| invalid(format!("{count} partitions cannot be")))?,
         };
-        (partitions, topic.replication_factor)
+        (partitions, replicated(topic.replication_factor)?)
     } else {
         if (topic.num_partitions, topic.replication_factor) != (-1, -1) {
             let message = "both replica assignments and numbers of partitions or replicas are set";
             return Err(Denied::of(ResponseError::InvalidRequest, message));
         }
-        assigned(topic)?
+        let placement = assigned(node, topic)?;
+        (placement.assigned.len() as u32, placement)
     };
     if !(1..=max).contains(&partitions) {
         return Err(invalid(format!(
             "{partitions} partitions are not within 1 and {max}, the limit of this broker"
         )));
     }
-    match factor {
-        -1 => Ok((partitions, 1)),
-        factor if factor >= 1 => Ok((partitions, factor)),
-        factor => Err(Denied::of(
+    Ok((partitions, placement))
+}
+
+fn replicated(factor: i16) -> Result<Placement, Denied> {
+    match u16::try_from(factor) {
+        Err(_) if factor == -1 => Ok(Placement::default()),
+        Ok(replicas @ 1..) => Ok(Placement::replicated(replicas)),
+        _ => Err(Denied::of(
             ResponseError::InvalidReplicationFactor,
             format!("a replication factor of {factor} cannot be"),
         )),
     }
 }
 
-/// Partitions that the client places itself: numbered from 0 without a gap, each on as many brokers.
-fn assigned(topic: &CreatableTopic) -> Result<(u32, i16), Denied> {
-    let invalid = |message: &str| Denied::of(ResponseError::InvalidReplicaAssignment, message);
-    let mut indexes: Vec<i32> = topic
-        .assignments
-        .iter()
-        .map(|assignment| assignment.partition_index)
-        .collect();
-    indexes.sort_unstable();
-    if !indexes.iter().copied().eq(0..indexes.len() as i32) {
-        return Err(invalid("partitions must be numbered from 0 without a gap"));
+/// Partitions that the client places itself: numbered from 0 without a gap, each on as many nodes.
+fn assigned(node: &Node, topic: &CreatableTopic) -> Result<Placement, Denied> {
+    let invalid = |message: String| Denied::of(ResponseError::InvalidReplicaAssignment, message);
+    let mut assigned = BTreeMap::new();
+    for assignment in &topic.assignments {
+        let nodes: Vec<i32> = assignment.broker_ids.iter().map(|id| id.0).collect();
+        assigned.insert(assignment.partition_index, nodes);
     }
-    let factor = topic.assignments[0].broker_ids.len();
-    let even = |assignment: &kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment| {
-        assignment.broker_ids.len() == factor
-    };
-    match i16::try_from(factor) {
-        Ok(replicas) if replicas > 0 && topic.assignments.iter().all(even) => {
-            Ok((indexes.len() as u32, replicas))
-        }
-        _ => Err(invalid(
-            "every partition needs the same number of replicas, at least one",
-        )),
+    let count = topic.assignments.len();
+    if !assigned.keys().copied().eq(0..count as i32) {
+        return Err(invalid(
+            "partitions must be numbered from 0 without a gap".into(),
+        ));
+    }
+    let assigned: Vec<Vec<i32>> = assigned.into_values().collect();
+    let replicas = assigned[0].len();
+    for nodes in &assigned {
+        check_nodes(node, nodes, replicas).map_err(invalid)?;
+    }
+    Ok(Placement {
+        replicas: replicas as u16,
+        assigned,
+    })
+}
+
+/// Whether a partition can be on these nodes.
+pub(super) fn check_nodes(node: &Node, nodes: &[i32], replicas: usize) -> Result<(), String> {
+    let distinct: BTreeSet<&i32> = nodes.iter().collect();
+    if nodes.is_empty() || nodes.len() != replicas {
+        return Err(format!(
+            "every partition needs the same number of replicas, at least one: {replicas} and {}",
+            nodes.len()
+        ));
+    }
+    if distinct.len() != nodes.len() {
+        return Err(format!("a node stands twice in {nodes:?}"));
+    }
+    match nodes.iter().find(|id| !node.ids().contains(id)) {
+        Some(id) => Err(format!("there is no node {id}")),
+        None => Ok(()),
     }
 }
 
@@ -182,20 +202,28 @@ impl From<TopicError> for Denied {
         let code = match &error {
             TopicError::Exists(_) | TopicError::Busy(_) => ResponseError::TopicAlreadyExists,
             TopicError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+            TopicError::Refused(refused) => refused.error,
             TopicError::Engine(error) => super::error_of(error),
         };
         Self::of(code, error.to_string())
     }
 }
 
-fn answer(version: i16, name: TopicName, result: Result<Created, Denied>) -> CreatableTopicResult {
-    let mut answer = CreatableTopicResult::default().with_name(name);
+fn answer(
+    node: &Node,
+    version: i16,
+    name: TopicName,
+    result: Result<Created, Denied>,
+) -> CreatableTopicResult {
+    let mut answer = CreatableTopicResult::default()
+        .with_name(name)
+        .with_error_message(None);
     match result {
         Ok(created) => {
             if version >= 5 {
                 answer.num_partitions = created.partitions as i32;
                 answer.replication_factor = created.replication_factor;
-                answer.configs = Some(configs(&created.config));
+                answer.configs = Some(configs(node, &created.config));
             }
             if version >= 7 {
                 answer.topic_id = created.id;
@@ -209,13 +237,14 @@ fn answer(version: i16, name: TopicName, result: Result<Created, Denied>) -> Cre
     answer
 }
 
-fn configs(config: &TopicConfig) -> Vec<CreatableTopicConfigs> {
-    let row = |key| {
-        let (value, chosen) = config.get(key);
+fn configs(node: &Node, config: &TopicConfig) -> Vec<CreatableTopicConfigs> {
+    let described = config.describe(&node.topics.settings).into_iter();
+    let row = |described: Described| {
+        let value = described.value().map(|value| value.to_owned().into());
         CreatableTopicConfigs::default()
-            .with_name(StrBytes::from_static_str(key.name))
-            .with_value(Some(StrBytes::from_string(value.to_owned())))
-            .with_config_source(if chosen { SOURCE_TOPIC } else { SOURCE_DEFAULT })
+            .with_name(StrBytes::from_static_str(described.name))
+            .with_value(value)
+            .with_config_source(described.source() as i8)
     };
-    KEYS.iter().map(row).collect()
+    described.map(row).collect()
 }

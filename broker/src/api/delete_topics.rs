@@ -72,6 +72,7 @@ async fn delete(node: &Node, wanted: &Wanted) -> Result<Arc<Topic>, (ResponseErr
         Err(error) => {
             let code = match &error {
                 TopicError::Engine(error) => super::error_of(error),
+                TopicError::Refused(refused) => refused.error,
                 TopicError::Exists(_) | TopicError::Busy(_) | TopicError::Unknown(_) => {
                     ResponseError::UnknownTopicOrPartition
                 }

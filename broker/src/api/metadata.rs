@@ -1,6 +1,6 @@
 //! Metadata (3): the brokers, the topics and who leads their partitions; creates topics that are asked for (F5).
 //!
-//! Every partition is led by this node, which is also the controller and the only replica. Leader epochs come from the
+//! Partitions are spread over the nodes, of which the first is the controller. Leader epochs come from the
 //! ownership of the partition's group, so they never go back for a topic id: as long as that is not known, after a start
 //! with a bucket that is away for one, the partition has no leader (5), as in Kafka when it is offline.
 
@@ -27,10 +27,10 @@ use crate::{
 
 /// What this broker lets everybody do: operations are bits, as in Kafka (read 3, write 4, create 5, delete 6, alter 7,
 /// describe 8, cluster action 9, describe configs 10, alter configs 11, idempotent write 12).
-const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// About what a partition takes in an answer.
-const PARTITION_BYTES: usize = 64;
+const PARTITION_BYTES: usize = 96;
 const TOPIC_BYTES: usize = 300;
 
 pub(super) async fn begin(
@@ -60,11 +60,12 @@ pub(super) async fn begin(
             Err(_) => TOPIC_BYTES,
         });
         let permit = node.budget.response(bytes.sum()).await?;
-        let (host, port) = node.advertised(local);
-        let broker = MetadataResponseBroker::default()
-            .with_node_id(BrokerId(node.id()))
-            .with_host(StrBytes::from_string(host))
-            .with_port(i32::from(port));
+        let brokers = node.endpoints(local).into_iter().map(|endpoint| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(endpoint.id))
+                .with_host(StrBytes::from_string(endpoint.host))
+                .with_port(i32::from(endpoint.port))
+        });
         let with_operations = asked.include_topic_authorized_operations;
         let topics = found.into_iter().map(|found| {
             let mut answer = match found {
@@ -77,7 +78,7 @@ pub(super) async fn begin(
             answer
         });
         let mut answer = MetadataResponse::default()
-            .with_brokers(vec![broker])
+            .with_brokers(brokers.collect())
             .with_controller_id(BrokerId(node.id()))
             .with_topics(topics.collect());
         if version >= 2 {
@@ -163,7 +164,10 @@ fn describe(node: &Node, version: i16, topic: &Topic) -> MetadataResponseTopic {
         .with_is_internal(topics::is_internal(&topic.name))
         .with_partitions(
             partitions
-                .map(|partition| describe_partition(node, version, partition))
+                .map(|partition| {
+                    let replicas = node.replicas(topic, partition.index);
+                    describe_partition(node, version, partition, replicas)
+                })
                 .collect(),
         );
     if version >= 10 {
@@ -176,20 +180,22 @@ fn describe_partition(
     node: &Node,
     version: i16,
     partition: &Arc<Partition>,
+    replicas: Vec<i32>,
 ) -> MetadataResponsePartition {
-    let this = BrokerId(node.id());
+    let replicas: Vec<BrokerId> = replicas.into_iter().map(BrokerId).collect();
+    let leader = replicas.first().copied();
     let answer = MetadataResponsePartition::default()
         .with_partition_index(partition.index)
-        .with_replica_nodes(vec![this])
-        .with_isr_nodes(vec![this]);
+        .with_replica_nodes(replicas.clone())
+        .with_isr_nodes(replicas);
     let Some(epoch) = partition.epoch() else {
         partition.open_soon(node.topics.engine());
         return answer
             .with_error_code(ResponseError::LeaderNotAvailable.code())
             .with_leader_id(BrokerId(-1));
     };
-    // A partition whose log is not open is still led by this node: the next request opens it.
-    let mut answer = answer.with_leader_id(this);
+    // A partition whose log is not open still has its leader: the next request opens it.
+    let mut answer = answer.with_leader_id(leader.unwrap_or(BrokerId(node.id())));
     if version >= 7 {
         answer.leader_epoch = epoch;
     }
@@ -202,6 +208,7 @@ mod tests {
 
     use segment_adapter::{KafkaLog, LogConfig};
     use tokio::time::{sleep, timeout};
+    use uuid::Uuid;
 
     use super::*;
     use crate::node::testing;
@@ -211,8 +218,8 @@ mod tests {
         let node = testing::node().await;
         let engine = node.topics.engine();
         let group = engine.create_group(KafkaLog::STREAMS, Vec::new()).await;
-        let partition = Partition::new(3, group.unwrap().0, LogConfig::default());
-        let answer = describe_partition(&node, 12, &partition);
+        let partition = Partition::new(3, group.unwrap().0, Uuid::nil(), LogConfig::default());
+        let answer = describe_partition(&node, 12, &partition, vec![node.id()]);
         let found = (answer.error_code, answer.leader_id.0, answer.leader_epoch);
         assert_eq!((answer.partition_index, found), (3, (5, -1, -1)));
         // Being asked is enough.
@@ -222,9 +229,12 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), opened).await.unwrap();
-        let answer = describe_partition(&node, 12, &partition);
+        let answer = describe_partition(&node, 12, &partition, vec![node.id()]);
         let found = (answer.error_code, answer.leader_id.0, answer.leader_epoch);
         assert_eq!(found, (0, node.id(), partition.epoch().unwrap()));
-        assert_eq!(describe_partition(&node, 6, &partition).leader_epoch, -1);
+        assert_eq!(
+            describe_partition(&node, 6, &partition, vec![node.id()]).leader_epoch,
+            -1
+        );
     }
 }

@@ -1,106 +1,19 @@
 //! A topic's configuration: what its creator chose, checked against the table of keys, and what the log makes of it.
 //!
-//! Keys, values and defaults are Kafka's. Only overrides are kept. A value whose effect is not provided is refused, unless
-//! it concerns how a Kafka broker uses its local disk: those are checked and have nothing to act on here.
+//! Only overrides are kept. A value whose effect is not provided is refused, unless it concerns how a Kafka broker uses its
+//! local disk: those are checked and have nothing to act on here.
 
 use std::collections::BTreeMap;
 
 use segment_adapter::{Codec, LogConfig, TimestampType};
 
-/// What a value may be.
-#[derive(Debug)]
-enum Kind {
-    Number(i64, i64),
-    Ratio,
-    Bool,
-    OneOf(&'static [&'static str]),
-    ListOf(&'static [&'static str]),
-    /// Replicas to throttle: there is nothing to throttle, any list will do.
-    Any,
-}
+use crate::settings::{
+    self, Alteration, Described, Key, Overrides, Source, Sourced, broker, store::Store,
+};
 
-/// A key that topics may be given.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    pub(crate) default: &'static str,
-    kind: Kind,
-}
+pub(crate) use self::keys::KEYS;
 
-const fn key(name: &'static str, default: &'static str, kind: Kind) -> Key {
-    Key {
-        name,
-        default,
-        kind,
-    }
-}
-
-const INT: i64 = i32::MAX as i64;
-const LONG: i64 = i64::MAX;
-
-/// Every key, by name. Numbers are bytes or milliseconds as the key's last word says; ranges are Kafka's.
-pub(crate) static KEYS: [Key; 31] = [
-    key(
-        "cleanup.policy",
-        "delete",
-        Kind::ListOf(&["compact", "delete"]),
-    ),
-    key("compression.gzip.level", "-1", Kind::Number(-1, 9)),
-    key("compression.lz4.level", "9", Kind::Number(1, 17)),
-    key(
-        "compression.type",
-        "producer",
-        Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-    ),
-    key("compression.zstd.level", "3", Kind::Number(-131_072, 22)),
-    key("delete.retention.ms", "86400000", Kind::Number(0, LONG)),
-    key("file.delete.delay.ms", "60000", Kind::Number(0, LONG)),
-    key(
-        "flush.messages",
-        "9223372036854775807",
-        Kind::Number(1, LONG),
-    ),
-    key("flush.ms", "9223372036854775807", Kind::Number(0, LONG)),
-    key("follower.replication.throttled.replicas", "", Kind::Any),
-    key("index.interval.bytes", "4096", Kind::Number(0, INT)),
-    key("leader.replication.throttled.replicas", "", Kind::Any),
-    key("local.retention.bytes", "-2", Kind::Number(-2, LONG)),
-    key("local.retention.ms", "-2", Kind::Number(-2, LONG)),
-    key(
-        "max.compaction.lag.ms",
-        "9223372036854775807",
-        Kind::Number(1, LONG),
-    ),
-    key("max.message.bytes", "1048588", Kind::Number(0, INT)),
-    key(
-        "message.timestamp.after.max.ms",
-        "3600000",
-        Kind::Number(0, LONG),
-    ),
-    key(
-        "message.timestamp.before.max.ms",
-        "9223372036854775807",
-        Kind::Number(0, LONG),
-    ),
-    key(
-        "message.timestamp.type",
-        "CreateTime",
-        Kind::OneOf(&["CreateTime", "LogAppendTime"]),
-    ),
-    key("min.cleanable.dirty.ratio", "0.5", Kind::Ratio),
-    key("min.compaction.lag.ms", "0", Kind::Number(0, LONG)),
-    key("min.insync.replicas", "1", Kind::Number(1, INT)),
-    key("preallocate", "false", Kind::Bool),
-    // Every segment is in the bucket already.
-    key("remote.storage.enable", "false", Kind::OneOf(&["false"])),
-    key("retention.bytes", "-1", Kind::Number(-1, LONG)),
-    key("retention.ms", "604800000", Kind::Number(-1, LONG)),
-    key("segment.bytes", "1073741824", Kind::Number(1_048_576, INT)),
-    key("segment.index.bytes", "10485760", Kind::Number(4, INT)),
-    key("segment.jitter.ms", "0", Kind::Number(0, LONG)),
-    key("segment.ms", "604800000", Kind::Number(1, LONG)),
-    key("unclean.leader.election.enable", "false", Kind::Bool),
-];
+mod keys;
 
 /// What a topic's creator chose.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -115,12 +28,10 @@ impl TopicConfig {
     ) -> Result<Self, String> {
         let mut checked = BTreeMap::new();
         for (name, value) in overrides {
-            let key = find(&name).ok_or_else(|| format!("unknown topic config name: {name}"))?;
+            let key =
+                keys::find(&name).ok_or_else(|| format!("unknown topic config name: {name}"))?;
             let value = value.ok_or_else(|| format!("null value not supported for: {name}"))?;
-            let value = value.trim().to_owned();
-            key.kind
-                .accepts(&value)
-                .map_err(|expected| format!("invalid value {value:?} for {name}: {expected}"))?;
+            let value = key.checked(&value)?;
             if checked.insert(name.clone(), value).is_some() {
                 return Err(format!("{name} is given twice"));
             }
@@ -130,12 +41,45 @@ impl TopicConfig {
         Ok(config)
     }
 
-    /// The value of a key, and whether it was chosen.
-    pub(crate) fn get(&self, key: &'static Key) -> (&str, bool) {
-        match self.overrides.get(key.name) {
-            Some(value) => (value, true),
-            None => (key.default, false),
-        }
+    /// These values and no others, checked.
+    pub(crate) fn of(overrides: Overrides) -> Result<Self, String> {
+        let given = overrides
+            .into_iter()
+            .map(|(name, value)| (name, Some(value)));
+        Self::new(given)
+    }
+
+    /// With these changes, checked.
+    pub(crate) fn altered(
+        &self,
+        alterations: Vec<Alteration>,
+        defaults: &Overrides,
+    ) -> Result<Self, String> {
+        let key_of = |name: &str| {
+            let key = keys::find(name)?;
+            let default = defaults.get(name).map_or(key.default, String::as_str);
+            Some((&key.kind, default.to_owned()))
+        };
+        let overrides = settings::alter(self.overrides.clone(), alterations, key_of)?;
+        Self::of(overrides)
+    }
+
+    /// Every setting, of a topic of this broker.
+    pub(crate) fn describe(&self, store: &Store) -> Vec<Described> {
+        let describe = |key: &'static Key| {
+            let chosen = self.overrides.get(key.name).map(|value| Sourced {
+                name: key.name,
+                value: value.clone(),
+                source: Source::Topic,
+            });
+            let mut values: Vec<Sourced> = chosen.into_iter().collect();
+            if let Some(name) = key.broker_name {
+                values.extend(broker::changed(store, name));
+            }
+            values.extend(key.default_of_broker());
+            Described::of(key, values)
+        };
+        KEYS.iter().map(describe).collect()
     }
 
     /// What was chosen, by key.
@@ -143,9 +87,17 @@ impl TopicConfig {
         &self.overrides
     }
 
-    /// What the log acts on.
+    /// What the log acts on, if nothing else is said of all topics.
     pub(crate) fn log(&self) -> LogConfig {
-        let text = |name: &str| self.overrides.get(name).map(String::as_str);
+        self.log_over(&Overrides::new())
+    }
+
+    /// What the log acts on, with what holds for topics that do not say otherwise.
+    pub(crate) fn log_over(&self, defaults: &Overrides) -> LogConfig {
+        let text = |name: &str| {
+            let value = self.overrides.get(name).or_else(|| defaults.get(name));
+            value.map(String::as_str)
+        };
         // Every value was checked when it was taken in; the log's own default stands for a key that was not chosen.
         let number = |name, default: i64| {
             text(name)
@@ -200,38 +152,6 @@ impl TopicConfig {
     }
 }
 
-fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-impl Kind {
-    fn accepts(&self, value: &str) -> Result<(), String> {
-        let accepted = match self {
-            Self::Number(least, most) => value
-                .parse::<i64>()
-                .is_ok_and(|number| (*least..=*most).contains(&number)),
-            Self::Ratio => value
-                .parse::<f64>()
-                .is_ok_and(|ratio| (0.0..=1.0).contains(&ratio)),
-            Self::Bool => ["true", "false"].contains(&value),
-            Self::OneOf(words) => words.contains(&value),
-            Self::ListOf(words) => value.split(',').all(|word| words.contains(&word.trim())),
-            Self::Any => true,
-        };
-        if accepted {
-            return Ok(());
-        }
-        Err(match self {
-            Self::Number(least, most) => format!("expected a number from {least} to {most}"),
-            Self::Ratio => "expected a number from 0 to 1".into(),
-            Self::Bool => "expected true or false".into(),
-            Self::OneOf(words) => format!("expected one of {}", words.join(", ")),
-            Self::ListOf(words) => format!("expected a list of {}", words.join(", ")),
-            Self::Any => "expected a list".into(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,7 +167,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_accepts_its_own_defaults() {
         assert!(KEYS.is_sorted_by_key(|key| key.name));
-        for key in &KEYS {
+        for key in KEYS {
             key.kind.accepts(key.default).unwrap();
         }
     }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use s3stream::{Engine, GroupId, Stream};
 use segment_adapter::{KafkaLog, LogConfig, LogError};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::clock::SystemClock;
 
@@ -27,7 +28,8 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Partition {
     pub(crate) index: i32,
     pub(crate) group: GroupId,
-    config: LogConfig,
+    topic_id: Uuid,
+    config: Mutex<LogConfig>,
     slot: Mutex<Slot>,
     /// Held by whoever opens the log.
     opening: tokio::sync::Mutex<()>,
@@ -58,11 +60,12 @@ pub(crate) struct Leading {
 }
 
 impl Partition {
-    pub(crate) fn new(index: i32, group: GroupId, config: LogConfig) -> Arc<Self> {
+    pub(crate) fn new(index: i32, group: GroupId, topic_id: Uuid, config: LogConfig) -> Arc<Self> {
         Arc::new(Self {
             index,
             group,
-            config,
+            topic_id,
+            config: Mutex::new(config),
             slot: Mutex::new(Slot::Closed),
             opening: tokio::sync::Mutex::new(()),
             openings: AtomicU64::new(0),
@@ -95,6 +98,8 @@ impl Partition {
         match opened {
             Ok(leading) => {
                 *slot = Slot::Open(leading.clone());
+                // They may have changed while it was opened.
+                self.apply_config(&leading);
                 Ok(leading)
             }
             Err(error) => {
@@ -106,6 +111,22 @@ impl Partition {
                 };
                 Err(code)
             }
+        }
+    }
+
+    /// Takes other settings, at once if the log is open. They were checked.
+    pub(crate) fn configure(&self, config: LogConfig) {
+        *self.config.lock() = config;
+        if let Slot::Open(leading) = &*self.slot.lock() {
+            self.apply_config(leading);
+        }
+    }
+
+    /// Under the lock of the slot, so that the last one to change the settings or to open the log sees both.
+    fn apply_config(&self, leading: &Leading) {
+        let config = self.config.lock().clone();
+        if let Err(error) = leading.log.update_config(config) {
+            tracing::error!(group = %self.group, partition = self.index, %error, "settings not taken");
         }
     }
 
@@ -145,7 +166,9 @@ impl Partition {
         let epoch = streams.first().map_or(-1, of);
         // This node owns it, whether or not the log can be read now.
         self.epoch.fetch_max(epoch, Ordering::Relaxed);
-        let log = KafkaLog::open(streams, self.config.clone(), SystemClock::shared()).await?;
+        let config = self.config.lock().clone();
+        let log = KafkaLog::open(streams, config, SystemClock::shared()).await?;
+        log.assign_topic_id(self.topic_id.as_u128())?;
         log.assign_epoch_start(epoch)?;
         Ok(Leading {
             log,
@@ -206,11 +229,11 @@ mod tests {
             segment_bytes: 0,
             ..LogConfig::default()
         };
-        let partition = Partition::new(0, group, refused);
+        let partition = Partition::new(0, group, Uuid::nil(), refused);
         assert_eq!(partition.epoch(), None);
         partition.log(&engine).await.unwrap_err();
         let epoch = partition.epoch().expect("the group was opened");
-        let partition = Partition::new(0, group, LogConfig::default());
+        let partition = Partition::new(0, group, Uuid::nil(), LogConfig::default());
         let leading = partition.log(&engine).await.unwrap();
         assert!(leading.epoch >= epoch);
         assert_eq!(partition.epoch(), Some(leading.epoch));
