@@ -8,29 +8,51 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use kafka_protocol::{error::ResponseError, messages::ApiKey, protocol::Decodable};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{ApiKey, TopicName},
+    protocol::Decodable,
+};
 use s3stream::ErrorKind;
 use segment_adapter::Isolation;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     node::Node,
-    topics::partition::{Leading, Partition},
+    topics::{
+        Topic, TopicError,
+        change::Refused,
+        partition::{Leading, Partition},
+    },
     wire::response::{EncodeError, Head, Response},
 };
 
+mod acls;
 mod add_partitions_to_txn;
+mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
+mod configs;
+mod create_partitions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
 mod describe_producers;
+mod describe_topic_partitions;
 mod describe_transactions;
+mod elect_leaders;
 mod end_txn;
 mod fetch;
 mod find_coordinator;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod list_transactions;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -111,6 +133,29 @@ pub(crate) async fn begin(
         ApiKey::DescribeProducers => describe_producers::begin(node, request),
         ApiKey::DescribeTransactions => describe_transactions::begin(node, request),
         ApiKey::ListTransactions => list_transactions::begin(node, request),
+        _ => begin_admin(node, session, request).await,
+    }
+}
+
+/// The same, of requests about settings, partitions and the cluster.
+async fn begin_admin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
+    match request.head.key {
+        ApiKey::DescribeAcls => acls::describe(request),
+        ApiKey::CreateAcls => acls::create(request),
+        ApiKey::DeleteAcls => acls::delete(request),
+        ApiKey::DescribeConfigs => describe_configs::begin(node, session, request),
+        ApiKey::AlterConfigs => alter_configs::begin(node, request).await,
+        ApiKey::DescribeLogDirs => describe_log_dirs::begin(node, session, request),
+        ApiKey::CreatePartitions => create_partitions::begin(node, request).await,
+        ApiKey::ElectLeaders => elect_leaders::begin(&node, request),
+        ApiKey::IncrementalAlterConfigs => incremental_alter_configs::begin(node, request).await,
+        ApiKey::AlterPartitionReassignments => {
+            alter_partition_reassignments::begin(node, request).await
+        }
+        ApiKey::ListPartitionReassignments => list_partition_reassignments::begin(request),
+        ApiKey::DescribeCluster => describe_cluster::begin(&node, session, request),
+        ApiKey::ListConfigResources => list_config_resources::begin(&node, request),
+        ApiKey::DescribeTopicPartitions => describe_topic_partitions::begin(&node, request),
         key => Err(Abort::Unserved(key)),
     }
 }
@@ -128,6 +173,43 @@ pub(crate) async fn find_partition(
         .ok_or(ResponseError::UnknownTopicOrPartition.code())?;
     let leading = partition.log(node.topics.engine()).await?;
     Ok((partition, leading))
+}
+
+/// A topic as a request names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Named {
+    Name(TopicName),
+    /// In versions that have ids alone.
+    Id(Uuid),
+}
+
+/// The topic that a request names.
+fn topic_of(node: &Node, topic: &Named) -> Option<Arc<Topic>> {
+    match topic {
+        Named::Name(name) => node.topics.get(name.as_str()),
+        Named::Id(id) => node.topics.by_id(*id),
+    }
+}
+
+/// As [`find_partition`]; a topic that was deleted is not found by its id, whatever has its name now (F9).
+async fn find_named(
+    node: &Node,
+    topic: &Named,
+    index: i32,
+) -> Result<(Arc<Partition>, Leading), i16> {
+    let id = match topic {
+        Named::Name(name) => return find_partition(node, name.as_str(), index).await,
+        Named::Id(id) => *id,
+    };
+    let topic = node.topics.by_id(id);
+    let topic = topic.ok_or(ResponseError::UnknownTopicId.code())?;
+    let partition = topic.partition(index);
+    let partition = partition.ok_or(ResponseError::UnknownTopicOrPartition.code())?;
+    let leading = partition.log(node.topics.engine()).await?;
+    if leading.log.topic_id() != Some(id.as_u128()) {
+        return Err(ResponseError::InconsistentTopicId.code());
+    }
+    Ok((partition.clone(), leading))
 }
 
 /// Checks the leader epoch that a client believes in; -1 believes in any.
@@ -154,6 +236,17 @@ fn isolation(level: i8) -> Isolation {
         READ_COMMITTED => Isolation::TxnCommitted,
         _ => Isolation::HighWatermark,
     }
+}
+
+/// Why a topic was not changed, for the client.
+fn refused(error: TopicError) -> Refused {
+    let code = match error {
+        TopicError::Refused(refused) => return refused,
+        TopicError::Exists(_) | TopicError::Busy(_) => ResponseError::TopicAlreadyExists,
+        TopicError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+        TopicError::Engine(ref error) => error_of(error),
+    };
+    Refused::new(code, error.to_string())
 }
 
 /// The code for an error of the engine outside a log: all but one are worth another try.

@@ -4,24 +4,22 @@
 //! first batch of an answer is sent whatever its size (F20). A fetch that finds less than `min_bytes` waits for the high
 //! watermark of any of its partitions to move, or the last stable offset for a reader of committed data, and for nothing else: no timer polls. There are no sessions (F23).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt,
     stream::{self, FuturesUnordered},
 };
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{FetchRequest, TopicName},
-};
+use kafka_protocol::{error::ResponseError, messages::FetchRequest};
 use segment_adapter::{AbortedTxn, EpochEnd, FetchData, Isolation, KafkaLog, LogError, Offsets};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
+use uuid::Uuid;
 
 use self::read_on::{OfLog, read_on};
-use super::{Abort, Reply, Request, Session, check_epoch, find_partition, isolation};
+use super::{Abort, Named, Reply, Request, Session, check_epoch, find_named, isolation, topic_of};
 use crate::{
     node::Node,
     topics::partition::{Leading, Partition},
@@ -33,6 +31,8 @@ use crate::{
 
 mod read_on;
 
+/// First version that names topics by id alone.
+const IDS: i16 = 13;
 /// Partitions of one fetch that are read at one time.
 const CONCURRENT: usize = 8;
 
@@ -45,29 +45,33 @@ struct Wanted {
     epoch_before: i32,
     bytes_max: usize,
     log: Result<(Arc<Partition>, Leading), i16>,
+    /// Who leads it and since which epoch, for an asker who knows another one.
+    leader: Option<(i32, i32)>,
 }
 
 struct Fetch {
     node: Arc<Node>,
     head: Head,
-    names: Vec<TopicName>,
+    topics: Vec<Named>,
     wanted: Vec<Wanted>,
     bytes_min: usize,
     bytes_max: usize,
     isolation: Isolation,
     deadline: Instant,
     closing: watch::Receiver<bool>,
+    /// Where the asker has connected to.
+    local: SocketAddr,
 }
 
 pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
     let asked: FetchRequest = request.decode()?;
-    let closing = session.closing.clone();
+    let session = session.clone();
     Reply::later(async move {
         if asked.session_id != 0 {
             let code = ResponseError::FetchSessionIdNotFound.code();
-            return Ok(encode(request.head, code, Vec::new()));
+            return Ok(encode(request.head, code, Vec::new(), Vec::new()));
         }
-        let fetch = Fetch::new(node, request.head, asked, closing).await;
+        let fetch = Fetch::new(node, request.head, asked, session).await;
         fetch.run().await
     })
 }
@@ -90,25 +94,29 @@ impl Pass {
 }
 
 impl Fetch {
-    async fn new(
-        node: Arc<Node>,
-        head: Head,
-        asked: FetchRequest,
-        closing: watch::Receiver<bool>,
-    ) -> Self {
+    async fn new(node: Arc<Node>, head: Head, asked: FetchRequest, session: Session) -> Self {
         // A wait longer than a connection may be silent has no use.
         let wait_max = node.config.limits.idle_timeout_ms;
         let wait = (asked.max_wait_ms.max(0) as u64).min(wait_max);
         let deadline = Instant::now() + Duration::from_millis(wait);
-        let mut names = Vec::with_capacity(asked.topics.len());
+        let mut topics = Vec::with_capacity(asked.topics.len());
         let mut wanted = Vec::new();
         for (topic, data) in asked.topics.into_iter().enumerate() {
+            let named = match head.version {
+                IDS.. => Named::Id(data.topic_id),
+                _ => Named::Name(data.topic),
+            };
             for partition in data.partitions {
                 let index = partition.partition;
-                let mut log = find_partition(&node, data.topic.as_str(), index).await;
+                let mut log = find_named(&node, &named, index).await;
+                let mut leader = None;
                 if let Ok((_, leading)) = &log
                     && let Err(error) = check_epoch(leading, partition.current_leader_epoch)
                 {
+                    if error == ResponseError::FencedLeaderEpoch {
+                        leader = topic_of(&node, &named)
+                            .map(|topic| (node.leader(&topic, index), leading.epoch));
+                    }
                     log = Err(error.code());
                 }
                 wanted.push(Wanted {
@@ -118,20 +126,22 @@ impl Fetch {
                     epoch_before: partition.last_fetched_epoch,
                     bytes_max: partition.partition_max_bytes.max(0) as usize,
                     log,
+                    leader,
                 });
             }
-            names.push(data.topic);
+            topics.push(named);
         }
         let limit = node.config.limits.fetch_bytes_max;
         Self {
             head,
-            names,
+            topics,
             wanted,
             bytes_min: asked.min_bytes.max(0) as usize,
             bytes_max: (asked.max_bytes.max(0) as usize).min(limit),
             isolation: isolation(asked.isolation_level),
             deadline,
-            closing,
+            closing: session.closing,
+            local: session.local,
             node,
         }
     }
@@ -240,6 +250,7 @@ impl Fetch {
             log_start_offset: -1,
             aborted: None,
             diverging: None,
+            leader: wanted.leader,
             records: Vec::new(),
         };
         let (partition, leading) = match &wanted.log {
@@ -262,7 +273,13 @@ impl Fetch {
             }
             Err(error) => {
                 partition.note(leading, &error);
-                answer.error_code = error.code();
+                answer.error_code = match error {
+                    // Who knows ids knows this one no more.
+                    LogError::Deleted if self.head.version >= IDS => {
+                        ResponseError::UnknownTopicId.code()
+                    }
+                    _ => error.code(),
+                };
                 match error {
                     LogError::OffsetOutOfRange { .. } => leading.log.offsets(),
                     _ => return answer,
@@ -324,18 +341,31 @@ impl Fetch {
     }
 
     fn answer(&self, pass: Pass) -> Response {
+        let mut leaders = BTreeSet::new();
         let mut topics: Vec<FetchedTopic> = self
-            .names
+            .topics
             .iter()
-            .map(|name| FetchedTopic {
-                name: name.to_string(),
-                partitions: Vec::new(),
+            .map(|topic| {
+                let (name, id) = match topic {
+                    Named::Name(name) => (name.to_string(), Uuid::nil()),
+                    Named::Id(id) => (String::new(), *id),
+                };
+                FetchedTopic {
+                    name,
+                    id,
+                    partitions: Vec::new(),
+                }
             })
             .collect();
         for (wanted, partition) in self.wanted.iter().zip(pass.partitions) {
+            leaders.extend(partition.leader.map(|(id, _)| id));
             topics[wanted.topic].partitions.push(partition);
         }
-        encode(self.head, 0, topics)
+        let leaders = leaders.into_iter();
+        let endpoints = leaders
+            .map(|id| self.node.endpoint(id, self.local))
+            .collect();
+        encode(self.head, 0, topics, endpoints)
     }
 }
 

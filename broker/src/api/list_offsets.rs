@@ -21,8 +21,15 @@ use crate::{node::Node, wire::response::Response};
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+/// Where what is local begins: nothing is anywhere else.
+const EARLIEST_LOCAL: i64 = -4;
+/// The last record that is in remote storage: there is none beside the bucket, so no record is found.
+const LATEST_TIERED: i64 = -5;
 /// First version that may ask for the largest time.
 const MAX_TIMESTAMP_SINCE: i16 = 7;
+/// First versions that may ask about remote storage.
+const EARLIEST_LOCAL_SINCE: i16 = 8;
+const LATEST_TIERED_SINCE: i16 = 9;
 /// First version with leader epochs.
 const EPOCHS: i16 = 4;
 /// Look-ups of one request that run at one time.
@@ -68,6 +75,13 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     })
 }
 
+/// What is answered for no record.
+const NOT_FOUND: TimestampOffset = TimestampOffset {
+    timestamp: -1,
+    offset: -1,
+    leader_epoch: -1,
+};
+
 async fn look_up(
     node: &Node,
     version: i16,
@@ -79,11 +93,17 @@ async fn look_up(
         LATEST => TimestampSpec::Latest,
         EARLIEST => TimestampSpec::Earliest,
         MAX_TIMESTAMP if version >= MAX_TIMESTAMP_SINCE => TimestampSpec::MaxTimestamp,
+        EARLIEST_LOCAL if version >= EARLIEST_LOCAL_SINCE => TimestampSpec::Earliest,
+        // Only whether the partition is there is looked at.
+        LATEST_TIERED if version >= LATEST_TIERED_SINCE => TimestampSpec::Earliest,
         time if time >= 0 => TimestampSpec::At(time),
         _ => return Err(ResponseError::UnsupportedVersion.code()),
     };
     let (partition, leading) = find_partition(node, topic, asked.partition_index).await?;
     check_epoch(&leading, asked.current_leader_epoch).map_err(|error| error.code())?;
+    if asked.timestamp == LATEST_TIERED {
+        return Ok(NOT_FOUND);
+    }
     let found = leading
         .log
         .fetch_offset_for_timestamp(spec, isolation)

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use kafka_protocol::messages::ApiKey;
 
-use super::schema::{self, Layout};
+use super::schema::{self, Layout, admin};
 
 /// One API.
 #[derive(Debug)]
@@ -37,16 +37,16 @@ const fn api(
     }
 }
 
-/// Every API that is served, by key. Versions that address topics by id alone start above these.
+/// Every API that is served, by key.
 pub(crate) static APIS: &[Api] = &[
     Api {
         // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
         advertised: 0..=12,
         ..api(ApiKey::Produce, 3..=12, 9, &schema::PRODUCE)
     },
-    api(ApiKey::Fetch, 4..=12, 12, &schema::FETCH),
-    api(ApiKey::ListOffsets, 1..=7, 6, &schema::LIST_OFFSETS),
-    api(ApiKey::Metadata, 0..=12, 9, &schema::METADATA),
+    api(ApiKey::Fetch, 4..=18, 12, &schema::FETCH),
+    api(ApiKey::ListOffsets, 1..=10, 6, &schema::LIST_OFFSETS),
+    api(ApiKey::Metadata, 0..=13, 9, &schema::METADATA),
     api(ApiKey::FindCoordinator, 0..=3, 3, &schema::FIND_COORDINATOR),
     api(ApiKey::ApiVersions, 0..=4, 3, &schema::API_VERSIONS),
     api(ApiKey::CreateTopics, 2..=7, 5, &schema::CREATE_TOPICS),
@@ -73,6 +73,38 @@ pub(crate) static APIS: &[Api] = &[
         1,
         &schema::WRITE_TXN_MARKERS,
     ),
+    api(ApiKey::DescribeAcls, 1..=3, 2, &admin::DESCRIBE_ACLS),
+    api(ApiKey::CreateAcls, 1..=3, 2, &admin::CREATE_ACLS),
+    api(ApiKey::DeleteAcls, 1..=3, 2, &admin::DELETE_ACLS),
+    api(ApiKey::DescribeConfigs, 1..=4, 4, &admin::DESCRIBE_CONFIGS),
+    api(ApiKey::AlterConfigs, 0..=2, 2, &admin::ALTER_CONFIGS),
+    api(ApiKey::DescribeLogDirs, 1..=4, 2, &admin::DESCRIBE_LOG_DIRS),
+    api(
+        ApiKey::CreatePartitions,
+        0..=3,
+        2,
+        &admin::CREATE_PARTITIONS,
+    ),
+    api(ApiKey::ElectLeaders, 0..=2, 2, &admin::ELECT_LEADERS),
+    api(
+        ApiKey::IncrementalAlterConfigs,
+        0..=1,
+        1,
+        &admin::INCREMENTAL_ALTER_CONFIGS,
+    ),
+    api(
+        ApiKey::AlterPartitionReassignments,
+        0..=1,
+        0,
+        &admin::ALTER_PARTITION_REASSIGNMENTS,
+    ),
+    api(
+        ApiKey::ListPartitionReassignments,
+        0..=0,
+        0,
+        &admin::LIST_PARTITION_REASSIGNMENTS,
+    ),
+    api(ApiKey::DescribeCluster, 0..=2, 0, &admin::DESCRIBE_CLUSTER),
     api(
         ApiKey::DescribeProducers,
         0..=0,
@@ -90,6 +122,18 @@ pub(crate) static APIS: &[Api] = &[
         0..=1,
         0,
         &schema::LIST_TRANSACTIONS,
+    ),
+    api(
+        ApiKey::ListConfigResources,
+        0..=1,
+        0,
+        &admin::LIST_CONFIG_RESOURCES,
+    ),
+    api(
+        ApiKey::DescribeTopicPartitions,
+        0..=0,
+        0,
+        &admin::DESCRIBE_TOPIC_PARTITIONS,
     ),
 ];
 

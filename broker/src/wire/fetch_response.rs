@@ -1,20 +1,29 @@
-//! The Fetch response, versions 4 to 12, written around record batches instead of copying them.
+//! The Fetch response, versions 4 to 18, written around record batches instead of copying them.
 //!
 //! The codec would copy every batch twice, once to join the batches of a partition and once into its buffer; here they
 //! stay slices of the engine's memory. A test decodes what is written with the codec.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use segment_adapter::EpochEnd;
+use uuid::Uuid;
 
 use super::response::{Head, Response, start};
+use crate::node::Endpoint;
 
 /// First version with compact lengths and tagged fields.
 const FLEXIBLE: i16 = 12;
+/// First version that names topics by id alone.
+const IDS: i16 = 13;
+/// First version that says where leaders are.
+const ENDPOINTS: i16 = 16;
 
 /// The answer for one topic.
 #[derive(Debug)]
 pub(crate) struct FetchedTopic {
+    /// Written in versions that have names.
     pub(crate) name: String,
+    /// Written in versions that have ids.
+    pub(crate) id: Uuid,
     pub(crate) partitions: Vec<FetchedPartition>,
 }
 
@@ -30,6 +39,8 @@ pub(crate) struct FetchedPartition {
     pub(crate) aborted: Option<Vec<(i64, i64)>>,
     /// Where the history of the asker leaves that of the log; told from version 12 on, and without records.
     pub(crate) diverging: Option<EpochEnd>,
+    /// Who leads the partition and since which epoch, for an asker who knows another one; told from version 16 on.
+    pub(crate) leader: Option<(i32, i32)>,
     /// Whole record batches, in order.
     pub(crate) records: Vec<Bytes>,
 }
@@ -41,8 +52,13 @@ impl FetchedPartition {
     }
 }
 
-/// Builds the answer. `error_code` is the whole request's (version 7 and above).
-pub(crate) fn encode(head: Head, error_code: i16, topics: Vec<FetchedTopic>) -> Response {
+/// Builds the answer. `error_code` is the whole request's (version 7 and above), `leaders` are those that partitions name.
+pub(crate) fn encode(
+    head: Head,
+    error_code: i16,
+    topics: Vec<FetchedTopic>,
+    leaders: Vec<Endpoint>,
+) -> Response {
     let mut out = Out {
         buf: start(head),
         pieces: Vec::new(),
@@ -55,14 +71,22 @@ pub(crate) fn encode(head: Head, error_code: i16, topics: Vec<FetchedTopic>) -> 
     }
     out.count(Some(topics.len()));
     for topic in topics {
-        out.text(&topic.name);
+        if head.version >= IDS {
+            out.buf.put_slice(topic.id.as_bytes());
+        } else {
+            out.text(&topic.name);
+        }
         out.count(Some(topic.partitions.len()));
         for partition in topic.partitions {
             out.partition(head.version, partition);
         }
         out.no_tagged_fields();
     }
-    out.no_tagged_fields();
+    if head.version >= ENDPOINTS && !leaders.is_empty() {
+        out.endpoints(leaders);
+    } else {
+        out.no_tagged_fields();
+    }
     out.finish()
 }
 
@@ -98,10 +122,37 @@ impl Out {
             self.pieces.push(self.buf.split().freeze());
             self.pieces.push(batch);
         }
-        match partition.diverging {
-            Some(end) if self.flexible => self.diverging(end),
+        match (partition.diverging, partition.leader) {
+            (Some(end), _) if self.flexible => self.diverging(end),
+            (None, Some((id, epoch))) if version >= ENDPOINTS => {
+                // The one tagged field: number 1.
+                self.buf.put_slice(&[1, 1, 4 + 4 + 1]);
+                self.buf.put_i32(id);
+                self.buf.put_i32(epoch);
+                self.no_tagged_fields();
+            }
             _ => self.no_tagged_fields(),
         }
+    }
+
+    /// The one tagged field of an answer: number 0, an array of nodes.
+    fn endpoints(&mut self, leaders: Vec<Endpoint>) {
+        let mut array = Self {
+            buf: BytesMut::new(),
+            pieces: Vec::new(),
+            flexible: true,
+        };
+        array.count(Some(leaders.len()));
+        for leader in leaders {
+            array.buf.put_i32(leader.id);
+            array.text(&leader.host);
+            array.buf.put_i32(i32::from(leader.port));
+            array.buf.put_u8(0); // no rack
+            array.no_tagged_fields();
+        }
+        self.buf.put_slice(&[1, 0]);
+        self.varint(array.buf.len() as u32);
+        self.buf.extend_from_slice(&array.buf);
     }
 
     /// The one tagged field: number 0, and as many bytes as there are.
@@ -174,12 +225,14 @@ mod tests {
                 epoch: 4,
                 end_offset: 170,
             }),
+            leader: (index == 7).then_some((2, 6)),
             records,
         };
         let batch = |byte: u8| Bytes::from(vec![byte; 200]);
         vec![
             FetchedTopic {
                 name: "a".repeat(249),
+                id: Uuid::from_u128(0xa),
                 partitions: vec![
                     partition(0, 0, vec![batch(1), batch(2)]),
                     partition(1, 0, vec![]),
@@ -187,6 +240,7 @@ mod tests {
             },
             FetchedTopic {
                 name: "b".into(),
+                id: Uuid::from_u128(0xb),
                 partitions: vec![partition(7, 1, vec![]), partition(8, 0, vec![batch(3)])],
             },
         ]
@@ -194,13 +248,18 @@ mod tests {
 
     #[test]
     fn the_codec_reads_every_version_back() {
-        for version in 4..=12 {
+        for version in 4..=18 {
             let head = Head {
                 key: ApiKey::Fetch,
                 version,
                 correlation_id: 5,
             };
-            let response = encode(head, 0, topics());
+            let leader = Endpoint {
+                id: 2,
+                host: "host".into(),
+                port: 9093,
+            };
+            let response = encode(head, 0, topics(), vec![leader]);
             let mut bytes = Bytes::from(response.pieces.concat());
             let header_version = ApiKey::Fetch.response_header_version(version);
             let header = ResponseHeader::decode(&mut bytes, header_version).unwrap();
@@ -210,7 +269,19 @@ mod tests {
             assert_eq!(found.session_id, 0);
             assert_eq!(found.responses.len(), 2);
             let first = &found.responses[0];
-            assert_eq!(first.topic.len(), 249);
+            let ids = version >= IDS;
+            assert_eq!(first.topic.len(), if ids { 0 } else { 249 });
+            assert_eq!(first.topic_id.as_u128(), if ids { 0xa } else { 0 });
+            let nodes = &found.node_endpoints;
+            let nodes: Vec<_> = nodes
+                .iter()
+                .map(|node| (node.node_id.0, node.port))
+                .collect();
+            let told = version >= ENDPOINTS;
+            assert_eq!(nodes, if told { vec![(2, 9093)] } else { vec![] });
+            let leader = &found.responses[1].partitions[0].current_leader;
+            let leader = (leader.leader_id.0, leader.leader_epoch);
+            assert_eq!(leader, if told { (2, 6) } else { (-1, -1) });
             let records = first.partitions[0].records.as_ref().unwrap();
             assert_eq!(records[..], [[1; 200], [2; 200]].concat());
             assert_eq!(first.partitions[0].aborted_transactions, None);

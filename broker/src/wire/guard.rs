@@ -118,6 +118,15 @@ impl<'a> Walk<'a> {
                 }
                 Ok(())
             }
+            Shape::One(layout) => self.layout(layout),
+            Shape::Maybe(layout) => {
+                // As the codec: any other number says that there is none.
+                let [there] = self.array()?;
+                if there == 1 {
+                    self.layout(layout)?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! One table per API, all its versions in it. A test encodes each request in each version with the codec and walks it, so
 //! that table and codec cannot drift apart. Responses have no table: they are only written.
 
+pub(crate) mod admin;
+
 /// What stands in one place of a request.
 #[derive(Debug)]
 pub(crate) enum Shape {
@@ -16,6 +18,10 @@ pub(crate) enum Shape {
     Each(&'static Shape),
     /// An array, perhaps null, of structures.
     List(&'static Layout),
+    /// A structure.
+    One(&'static Layout),
+    /// A byte that says whether there is one, and perhaps a structure.
+    Maybe(&'static Layout),
 }
 
 /// A field and the versions that have it.
@@ -87,31 +93,43 @@ pub(crate) static PRODUCE: Layout = layout(&[
 
 pub(crate) static FETCH: Layout = Layout {
     fields: &[
-        always(INT32), // replica
-        always(INT32), // max wait
-        always(INT32), // min bytes
-        always(INT32), // max bytes
-        always(INT8),  // isolation
+        within(0, 14, INT32), // replica
+        always(INT32),        // max wait
+        always(INT32),        // min bytes
+        always(INT32),        // max bytes
+        always(INT8),         // isolation
         since(7, INT32),
         since(7, INT32),
         always(Shape::List(&layout(&[
-            always(Shape::Text),
-            always(Shape::List(&layout(&[
-                always(INT32),
-                since(9, INT32),
-                always(INT64),
-                since(12, INT32),
-                since(5, INT64),
-                always(INT32),
-            ]))),
+            within(0, 12, Shape::Text),
+            since(13, UUID),
+            always(Shape::List(&Layout {
+                fields: &[
+                    always(INT32),
+                    since(9, INT32),
+                    always(INT64),
+                    since(12, INT32),
+                    since(5, INT64),
+                    always(INT32),
+                ],
+                tagged: &[(0, UUID), (1, INT64)], // directory, high watermark
+            })),
         ]))),
         since(
             7,
-            Shape::List(&layout(&[always(Shape::Text), always(Shape::Each(&INT32))])),
+            Shape::List(&layout(&[
+                within(0, 12, Shape::Text),
+                since(13, UUID),
+                always(Shape::Each(&INT32)),
+            ])),
         ),
         since(11, Shape::Text),
     ],
-    tagged: &[(0, Shape::Text)], // cluster id
+    // Cluster id, replica.
+    tagged: &[
+        (0, Shape::Text),
+        (1, Shape::One(&layout(&[always(INT32), always(INT64)]))),
+    ],
 };
 
 pub(crate) static LIST_OFFSETS: Layout = layout(&[
@@ -125,6 +143,7 @@ pub(crate) static LIST_OFFSETS: Layout = layout(&[
             always(INT64),
         ]))),
     ]))),
+    since(10, INT32),
 ]);
 
 pub(crate) static FIND_COORDINATOR: Layout = layout(&[always(Shape::Text), since(1, INT8)]);

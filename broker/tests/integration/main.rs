@@ -10,18 +10,23 @@
 
 mod aborted;
 mod admin;
+mod admin_client;
 mod clients;
 mod compaction;
+mod configs;
 mod fetch;
 mod kcat;
 mod kill;
 mod limits;
+mod nodes;
 mod overload;
+mod partitions;
 mod program;
 mod protocol;
 mod status;
 mod store;
 mod support;
+mod topic_ids;
 mod topics;
 mod transactional;
 mod transactions;

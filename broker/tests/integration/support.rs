@@ -51,6 +51,11 @@ impl Running {
         self.address
     }
 
+    /// The addresses of its nodes.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        self.broker.as_ref().unwrap().addresses()
+    }
+
     pub(crate) fn bootstrap(&self) -> String {
         self.address.to_string()
     }

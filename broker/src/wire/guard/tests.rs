@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::apis::{self, APIS, Api};
 
+mod admin;
 mod records;
 mod topics;
 mod transactions;
@@ -25,7 +26,7 @@ struct Row {
 }
 
 /// Every API that is served, in the file of its kind: the guard is only as good as these lists.
-const ROWS: &[&[Row]] = &[records::ROWS, topics::ROWS, transactions::ROWS];
+const ROWS: &[&[Row]] = &[admin::ROWS, records::ROWS, topics::ROWS, transactions::ROWS];
 
 const fn row<M: Decodable>(key: ApiKey, filled: fn(i16) -> Bytes, element_bytes: usize) -> Row {
     Row {

@@ -12,6 +12,8 @@ use kafka_protocol::messages::{
     produce_request::{PartitionProduceData, TopicProduceData},
 };
 
+use uuid::Uuid;
+
 use super::{Row, encoded, largest, name, row, text};
 
 pub(super) const ROWS: &[Row] = &[
@@ -82,22 +84,29 @@ fn produce(version: i16) -> Bytes {
 }
 
 fn fetch(version: i16) -> Bytes {
-    let mut request = FetchRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_topics(vec![
-            FetchTopic::default()
-                .with_topic(name("one"))
-                .with_partitions(vec![
-                    FetchPartition::default().with_fetch_offset(5),
-                    FetchPartition::default().with_partition(1),
-                ]),
-        ]);
+    let ids = version >= 13;
+    let mut partition = FetchPartition::default().with_partition(1);
+    if version >= 17 {
+        partition.replica_directory_id = Uuid::from_u128(8);
+    }
+    if version >= 18 {
+        partition.high_watermark = 9;
+    }
+    let mut topic = FetchTopic::default().with_partitions(vec![
+        FetchPartition::default().with_fetch_offset(5),
+        partition,
+    ]);
+    let mut forgotten = ForgottenTopic::default().with_partitions(vec![1, 2]);
+    if ids {
+        topic.topic_id = Uuid::from_u128(7);
+        forgotten.topic_id = Uuid::from_u128(7);
+    } else {
+        topic.topic = name("one");
+        forgotten.topic = name("gone");
+    }
+    let mut request = FetchRequest::default().with_topics(vec![topic]);
     if version >= 7 {
-        request.forgotten_topics_data = vec![
-            ForgottenTopic::default()
-                .with_topic(name("gone"))
-                .with_partitions(vec![1, 2]),
-        ];
+        request.forgotten_topics_data = vec![forgotten];
     }
     if version >= 11 {
         request.rack_id = text("rack");
@@ -105,15 +114,21 @@ fn fetch(version: i16) -> Bytes {
     if version >= 12 {
         request.cluster_id = Some(text("cluster"));
     }
+    if version >= 15 {
+        request.replica_state.replica_id = BrokerId(3);
+    }
     encoded(&request, version)
 }
 
 fn list_offsets(version: i16) -> Bytes {
-    let request = ListOffsetsRequest::default().with_topics(vec![
+    let mut request = ListOffsetsRequest::default().with_topics(vec![
         ListOffsetsTopic::default()
             .with_name(name("one"))
             .with_partitions(vec![ListOffsetsPartition::default().with_timestamp(-1); 3]),
     ]);
+    if version >= 10 {
+        request.timeout_ms = 7;
+    }
     encoded(&request, version)
 }
 
