@@ -21,8 +21,9 @@ use kafka_protocol::{
 };
 use segment_adapter::{AppendHandle, AppendOptions, Guard, LogError};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
-use super::{Abort, Reply, Request, create_topics::topic_name, find_partition};
+use super::{Abort, Named, Reply, Request, create_topics::topic_name, find_named};
 use crate::{
     node::Node,
     topics::{
@@ -36,6 +37,8 @@ mod transactional;
 
 /// First version whose records may be compressed with zstd.
 const ZSTD: i16 = 7;
+/// First version that names topics by id alone.
+const IDS: i16 = 13;
 /// First version with record errors and messages.
 const MESSAGES: i16 = 8;
 /// Where the magic byte and the low attribute byte stand in a batch.
@@ -67,8 +70,11 @@ struct Failure {
 }
 
 pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
-    let asked: ProduceRequest = request.decode()?;
+    let mut asked: ProduceRequest = request.decode()?;
     let version = request.head.version;
+    if version >= IDS {
+        find_names(&node, &mut asked);
+    }
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
     let acks_known = matches!(asked.acks, -1..=1);
     let unauthorized = asked.transactional_id.is_none() && transactional::is_any(&asked);
@@ -83,12 +89,18 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let index = data.index;
+            let named = match version {
+                IDS.. => Named::Id(topic.topic_id),
+                _ => Named::Name(topic.name.clone()),
+            };
             let result = if unauthorized {
                 Err(Failure::of(
                     ResponseError::TransactionalIdAuthorizationFailed,
                 ))
             } else if !acks_known {
                 Err(Failure::of(ResponseError::InvalidRequiredAcks))
+            } else if version >= IDS && topic.name.is_empty() {
+                Err(Failure::of(ResponseError::UnknownTopicId))
             } else if topics::is_internal(topic.name.as_str()) && !by_admin {
                 Err(Failure::of(ResponseError::InvalidTopicException))
             } else {
@@ -96,7 +108,7 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
                 match guards.remove(&(name.to_owned(), index)).transpose() {
                     Ok(guard) => {
                         let guard = guard.unwrap_or(Guard::NONE);
-                        append(&node, version, name, data, guard, deadline).await
+                        append(&node, version, &named, data, guard, deadline).await
                     }
                     Err(failure) => Err(failure),
                 }
@@ -108,7 +120,7 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
             }
         }
         // A copy: the name would keep the frame in memory until the answer.
-        begun.push((topic_name(&topic.name), partitions));
+        begun.push((topic_name(&topic.name), topic.topic_id, partitions));
     }
     if asked.acks == 0 {
         return silent(&begun);
@@ -117,17 +129,30 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     drop(request.body);
     Reply::later(async move {
         let mut topics = Vec::with_capacity(begun.len());
-        for (name, partitions) in begun {
-            topics.push(finish(version, name, partitions, deadline).await);
+        for (name, id, partitions) in begun {
+            let answer = finish(version, partitions, deadline).await;
+            topics.push(match version {
+                IDS.. => answer.with_topic_id(id),
+                _ => answer.with_name(name),
+            });
         }
         let answer = ProduceResponse::default().with_responses(topics);
         Ok(Response::encode(request.head, &answer)?)
     })
 }
 
+/// Names the topics of a request that has only their ids; none for those that are not known.
+fn find_names(node: &Node, asked: &mut ProduceRequest) {
+    for topic in &mut asked.topic_data {
+        if let Some(found) = node.topics.by_id(topic.topic_id) {
+            topic.name = topic_name(&found.name);
+        }
+    }
+}
+
 /// acks=0: no byte is sent, and an error can only be shown by closing the connection, as Kafka does.
-fn silent(begun: &[(TopicName, Vec<(i32, Begun)>)]) -> Result<Reply, Abort> {
-    for (name, partitions) in begun {
+fn silent(begun: &[(TopicName, Uuid, Vec<(i32, Begun)>)]) -> Result<Reply, Abort> {
+    for (name, _, partitions) in begun {
         for (index, result) in partitions {
             if let Err(failure) = result {
                 let (name, code) = (name.as_str(), failure.code);
@@ -144,15 +169,17 @@ fn silent(begun: &[(TopicName, Vec<(i32, Begun)>)]) -> Result<Reply, Abort> {
 async fn append(
     node: &Node,
     version: i16,
-    topic: &str,
+    topic: &Named,
     data: PartitionProduceData,
     guard: Guard,
     deadline: Instant,
 ) -> Begun {
-    if name::problem(topic).is_some() {
+    if let Named::Name(name) = topic
+        && name::problem(name).is_some()
+    {
         return Err(Failure::of(ResponseError::InvalidTopicException));
     }
-    let (partition, leading) = find_partition(node, topic, data.index)
+    let (partition, leading) = find_named(node, topic, data.index)
         .await
         .map_err(Failure::code)?;
     let records = check(version, data.records)?;
@@ -242,7 +269,6 @@ impl Failure {
 /// Waits until what one topic got is durable, and answers for it.
 async fn finish(
     version: i16,
-    name: TopicName,
     partitions: Vec<(i32, Begun)>,
     deadline: Instant,
 ) -> TopicProduceResponse {
@@ -254,9 +280,7 @@ async fn finish(
         };
         answers.push(answer(version, index, done));
     }
-    TopicProduceResponse::default()
-        .with_name(name)
-        .with_partition_responses(answers)
+    TopicProduceResponse::default().with_partition_responses(answers)
 }
 
 struct Done {

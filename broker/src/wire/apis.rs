@@ -41,8 +41,8 @@ const fn api(
 pub(crate) static APIS: &[Api] = &[
     Api {
         // F3: librdkafka silently drops compression unless version 0 is listed. It is still refused.
-        advertised: 0..=12,
-        ..api(ApiKey::Produce, 3..=12, 9, &schema::PRODUCE)
+        advertised: 0..=13,
+        ..api(ApiKey::Produce, 3..=13, 9, &schema::PRODUCE)
     },
     api(ApiKey::Fetch, 4..=18, 12, &schema::FETCH),
     api(ApiKey::ListOffsets, 1..=10, 6, &schema::LIST_OFFSETS),

@@ -86,7 +86,8 @@ pub(crate) static PRODUCE: Layout = layout(&[
     always(INT16),       // acks
     always(INT32),       // timeout
     always(Shape::List(&layout(&[
-        always(Shape::Text),
+        within(0, 12, Shape::Text),
+        since(13, UUID),
         always(Shape::List(&layout(&[always(INT32), always(Shape::Blob)]))),
     ]))),
 ]);

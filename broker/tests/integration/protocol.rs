@@ -142,7 +142,7 @@ fn produce_below_version_3_is_listed_and_refused() {
             .filter(|row| row.api_key == key as i16);
         rows.next().map(|row| (row.min_version, row.max_version))
     };
-    assert_eq!(range(ApiKey::Produce), Some((0, 12)));
+    assert_eq!(range(ApiKey::Produce), Some((0, 13)));
     assert_eq!(range(ApiKey::Fetch), Some((4, 18)));
     assert_eq!(range(ApiKey::JoinGroup), None);
     client.send_body(ApiKey::Produce as i16, 2, &[0, 1, 0, 0, 0, 1, 0, 0, 0, 0]);

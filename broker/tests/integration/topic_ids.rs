@@ -2,9 +2,10 @@
 
 use kafka_protocol::messages::{
     ApiKey, BrokerId, DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse,
-    ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
     fetch_request::{FetchPartition, FetchTopic},
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    produce_request::{PartitionProduceData, TopicProduceData},
 };
 use uuid::Uuid;
 
@@ -71,6 +72,38 @@ fn f9_a_topic_that_was_made_anew_is_not_found_by_the_id_of_the_old_one() {
             );
         }
     }
+}
+
+#[test]
+fn f9_what_is_produced_by_the_id_of_an_old_topic_does_not_come_into_the_new_one() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    let old = id_of(&mut client, "t");
+    let mut produce = |id, index| {
+        let data = PartitionProduceData::default()
+            .with_index(index)
+            .with_records(Some(batch(1, &[b"v"])));
+        let topic = TopicProduceData::default()
+            .with_topic_id(id)
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(20_000)
+            .with_topic_data(vec![topic]);
+        let answer: ProduceResponse = client.call(ApiKey::Produce, 13, &request);
+        assert_eq!(answer.responses[0].topic_id, id);
+        let answer = &answer.responses[0].partition_responses[0];
+        (answer.error_code, answer.base_offset)
+    };
+    assert_eq!(produce(old, 0), (0, 0));
+    assert_eq!(produce(old, 1), (3, -1));
+    let mut other = running.client();
+    delete(&mut other, "t");
+    other.create("t", 1);
+    assert_eq!(produce(old, 0), (100, -1));
+    assert_eq!(produce(Uuid::nil(), 0), (100, -1));
+    assert_eq!(produce(id_of(&mut other, "t"), 0), (0, 0));
 }
 
 #[test]

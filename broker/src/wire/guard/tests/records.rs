@@ -69,17 +69,18 @@ fn produce(version: i16) -> Bytes {
             .with_index(index)
             .with_records(records)
     };
+    let topic = TopicProduceData::default().with_partition_data(vec![
+        partition(0, Some(Bytes::from_static(&[7; 200]))),
+        partition(1, None),
+    ]);
+    let topic = match version {
+        13.. => topic.with_topic_id(Uuid::from_u128(7)),
+        _ => topic.with_name(name("one")),
+    };
     let request = ProduceRequest::default()
         .with_transactional_id(Some(TransactionalId(text("t"))))
         .with_acks(-1)
-        .with_topic_data(vec![
-            TopicProduceData::default()
-                .with_name(name("one"))
-                .with_partition_data(vec![
-                    partition(0, Some(Bytes::from_static(&[7; 200]))),
-                    partition(1, None),
-                ]),
-        ]);
+        .with_topic_data(vec![topic]);
     encoded(&request, version)
 }
 
