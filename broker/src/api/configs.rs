@@ -165,6 +165,7 @@ async fn alter_topic(
     wanted: Wanted,
     dry: bool,
 ) -> Result<(), Refused> {
+    let _changing = topics.settings.changing.read().await;
     let defaults = topics.defaults();
     let changed = topics.change(name, dry, move |mut description| {
         let config = match wanted {
@@ -191,7 +192,7 @@ async fn alter_place(
     dry: bool,
 ) -> Result<(), Refused> {
     let store = &topics.settings;
-    let _changing = store.changing.lock().await;
+    let _changing = store.changing.write().await;
     let of_group = matches!(place, Place::Group(_));
     let before = store.get(&place);
     let known = !before.is_empty();

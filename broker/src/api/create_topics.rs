@@ -100,8 +100,13 @@ async fn create(
         let value = config.value.as_ref().map(|value| value.to_string());
         (config.name.to_string(), value)
     });
+    let _changing = node.topics.settings.changing.read().await;
     let config = TopicConfig::new(overrides)
         .map_err(|message| Denied::of(ResponseError::InvalidConfig, message))?;
+    // With what brokers were told.
+    let log = config.log_over(&node.topics.defaults());
+    log.validate()
+        .map_err(|error| Denied::of(ResponseError::InvalidConfig, error.to_string()))?;
     let mut created = Created {
         id: Uuid::nil(),
         partitions,

@@ -6,6 +6,7 @@ use kafka_protocol::{
         ElectLeadersRequest, ElectLeadersResponse,
         elect_leaders_response::{PartitionResult, ReplicaElectionResult},
     },
+    protocol::StrBytes,
 };
 
 use super::{Abort, Reply, Request};
@@ -28,7 +29,7 @@ pub(super) fn begin(node: &Node, request: Request) -> Result<Reply, Abort> {
                 PartitionResult::default()
                     .with_partition_id(index)
                     .with_error_code(error.code())
-                    .with_error_message(Some(error.to_string().into()))
+                    .with_error_message(Some(why(error)))
             });
             let results = results.collect();
             ReplicaElectionResult::default()
@@ -51,4 +52,12 @@ fn elect(node: &Node, topic: &str, index: i32, kind: i8) -> ResponseError {
         None if kind == UNCLEAN => ResponseError::EligibleLeadersNotAvailable,
         None => ResponseError::PreferredLeaderNotAvailable,
     }
+}
+
+fn why(error: ResponseError) -> StrBytes {
+    StrBytes::from_static_str(match error {
+        ResponseError::UnknownTopicOrPartition => "there is no such partition",
+        ResponseError::ElectionNotNeeded => "the partition has its leader",
+        _ => "nobody can lead the partition yet",
+    })
 }

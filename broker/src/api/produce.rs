@@ -54,6 +54,13 @@ const TURN: Duration = Duration::from_millis(5);
 /// An append under way, or why there is none.
 type Begun = Result<Appending, Failure>;
 
+/// What one topic got.
+struct BegunTopic {
+    name: TopicName,
+    id: Uuid,
+    partitions: Vec<(i32, Begun)>,
+}
+
 struct Appending {
     handle: AppendHandle,
     partition: Arc<Partition>,
@@ -120,7 +127,11 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
             }
         }
         // A copy: the name would keep the frame in memory until the answer.
-        begun.push((topic_name(&topic.name), topic.topic_id, partitions));
+        begun.push(BegunTopic {
+            name: topic_name(&topic.name),
+            id: topic.topic_id,
+            partitions,
+        });
     }
     if asked.acks == 0 {
         return silent(&begun);
@@ -129,12 +140,8 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     drop(request.body);
     Reply::later(async move {
         let mut topics = Vec::with_capacity(begun.len());
-        for (name, id, partitions) in begun {
-            let answer = finish(version, partitions, deadline).await;
-            topics.push(match version {
-                IDS.. => answer.with_topic_id(id),
-                _ => answer.with_name(name),
-            });
+        for topic in begun {
+            topics.push(finish(version, topic, deadline).await);
         }
         let answer = ProduceResponse::default().with_responses(topics);
         Ok(Response::encode(request.head, &answer)?)
@@ -151,11 +158,11 @@ fn find_names(node: &Node, asked: &mut ProduceRequest) {
 }
 
 /// acks=0: no byte is sent, and an error can only be shown by closing the connection, as Kafka does.
-fn silent(begun: &[(TopicName, Uuid, Vec<(i32, Begun)>)]) -> Result<Reply, Abort> {
-    for (name, _, partitions) in begun {
-        for (index, result) in partitions {
+fn silent(begun: &[BegunTopic]) -> Result<Reply, Abort> {
+    for topic in begun {
+        for (index, result) in &topic.partitions {
             if let Err(failure) = result {
-                let (name, code) = (name.as_str(), failure.code);
+                let (name, code) = (topic.name.as_str(), failure.code);
                 return Err(Abort::SilentFailure(format!(
                     "{name}-{index}: error {code}"
                 )));
@@ -267,20 +274,20 @@ impl Failure {
 }
 
 /// Waits until what one topic got is durable, and answers for it.
-async fn finish(
-    version: i16,
-    partitions: Vec<(i32, Begun)>,
-    deadline: Instant,
-) -> TopicProduceResponse {
-    let mut answers = Vec::with_capacity(partitions.len());
-    for (index, begun) in partitions {
+async fn finish(version: i16, topic: BegunTopic, deadline: Instant) -> TopicProduceResponse {
+    let mut answers = Vec::with_capacity(topic.partitions.len());
+    for (index, begun) in topic.partitions {
         let done = match begun {
             Ok(appending) => durable(appending, deadline).await,
             Err(failure) => Err(failure),
         };
         answers.push(answer(version, index, done));
     }
-    TopicProduceResponse::default().with_partition_responses(answers)
+    let answer = TopicProduceResponse::default().with_partition_responses(answers);
+    match version {
+        IDS.. => answer.with_topic_id(topic.id),
+        _ => answer.with_name(topic.name),
+    }
 }
 
 struct Done {

@@ -31,8 +31,9 @@ pub(crate) enum Place {
 pub(crate) struct Store {
     engine: Engine,
     kept: RwLock<BTreeMap<Place, Overrides>>,
-    /// Held by whoever makes a change, from reading what is there to keeping what shall be.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held by whoever changes the settings of brokers or groups, from reading what is there to keeping what shall be; and
+    /// shared by those who change settings of topics, which must go with those of brokers.
+    pub(crate) changing: tokio::sync::RwLock<()>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Store {
         Ok(Self {
             engine,
             kept: RwLock::new(kept),
-            changing: tokio::sync::Mutex::default(),
+            changing: tokio::sync::RwLock::default(),
         })
     }
 

@@ -118,3 +118,79 @@ fn changed(topic: &Topic, description: Description, defaults: &Overrides) -> Arc
         placement: description.placement,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use s3stream::Engine;
+
+    use super::*;
+    use crate::{node::testing::engine, topics::config::TopicConfig};
+
+    fn groups(engine: &Engine) -> usize {
+        engine.groups_tagged("kafka", "partition").len()
+    }
+
+    fn grow(count: usize) -> impl FnOnce(Description) -> Result<Change, Refused> {
+        move |description| {
+            Ok(Change {
+                partitions: count.max(description.groups.len()),
+                description,
+            })
+        }
+    }
+
+    async fn topics() -> (Engine, Arc<Topics>) {
+        let engine = engine().await;
+        let topics = Arc::new(Topics::load(engine.clone()).await.unwrap());
+        topics.create("t", 1, TopicConfig::default()).await.unwrap();
+        (engine, topics)
+    }
+
+    #[tokio::test]
+    async fn a_crash_before_the_description_leaves_the_topic_as_it_was_and_no_stray_group() {
+        let (engine, topics) = topics().await;
+        topics.create_groups("t", 1..3).await.unwrap();
+        assert_eq!(groups(&engine), 3);
+        drop(topics);
+        let topics = Topics::load(engine.clone()).await.unwrap();
+        assert_eq!(topics.get("t").unwrap().partitions.len(), 1);
+        assert_eq!(groups(&engine), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_goes_on_from_one_that_was_answered_too_late() {
+        let (engine, topics) = topics().await;
+        // It made its groups and its put happened, but nobody was told.
+        let (value, _) = engine.kv_get(&key("t")).unwrap();
+        let mut late = decode("t", &value).unwrap();
+        late.groups
+            .extend(topics.create_groups("t", 1..2).await.unwrap());
+        let put = engine.kv_put(key("t"), Some(late.encode().into()), None);
+        put.await.unwrap().unwrap();
+        topics.change("t", false, grow(2)).await.unwrap();
+        let topic = topics.get("t").unwrap();
+        let shown: Vec<_> = topic.partitions.iter().map(|one| one.group).collect();
+        assert_eq!((shown, groups(&engine)), (late.groups, 2));
+    }
+
+    #[tokio::test]
+    async fn changes_of_a_topic_at_one_time_all_happen() {
+        let (engine, topics) = topics().await;
+        let changes = (2..12).map(|count| topics.change("t", false, grow(count)));
+        for changed in futures::future::join_all(changes).await {
+            changed.unwrap();
+        }
+        assert_eq!(topics.get("t").unwrap().partitions.len(), 11);
+        assert_eq!(groups(&engine), 11);
+    }
+
+    #[tokio::test]
+    async fn partitions_that_were_there_stay_open() {
+        let (_, topics) = topics().await;
+        let before = topics.get("t").unwrap().partitions[0].clone();
+        topics.change("t", false, grow(2)).await.unwrap();
+        let after = topics.get("t").unwrap();
+        assert!(Arc::ptr_eq(&before, &after.partitions[0]));
+        assert!(after.partitions.iter().all(|one| one.current().is_some()));
+    }
+}
