@@ -79,9 +79,7 @@ struct Failure {
 pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let mut asked: ProduceRequest = request.decode()?;
     let version = request.head.version;
-    if version >= IDS {
-        find_names(&node, &mut asked);
-    }
+    find_names(&node, version, &mut asked);
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
     let acks_known = matches!(asked.acks, -1..=1);
     let unauthorized = asked.transactional_id.is_none() && transactional::is_any(&asked);
@@ -149,8 +147,8 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
 }
 
 /// Names the topics of a request that has only their ids; none for those that are not known.
-fn find_names(node: &Node, asked: &mut ProduceRequest) {
-    for topic in &mut asked.topic_data {
+fn find_names(node: &Node, version: i16, asked: &mut ProduceRequest) {
+    for topic in asked.topic_data.iter_mut().filter(|_| version >= IDS) {
         if let Some(found) = node.topics.by_id(topic.topic_id) {
             topic.name = topic_name(&found.name);
         }
