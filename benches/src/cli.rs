@@ -27,11 +27,13 @@ pub enum Scenario {
     Tasks,
     /// Kafka's log: appends to 100 partitions, and opening many after a crash.
     KafkaLog,
+    /// The broker, beside Apache Kafka if it is there.
+    Broker,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Append,
         Self::Tail,
         Self::Catchup,
@@ -41,6 +43,7 @@ impl Scenario {
         Self::Replay,
         Self::Tasks,
         Self::KafkaLog,
+        Self::Broker,
     ];
 
     /// As on the command line.
@@ -55,6 +58,7 @@ impl Scenario {
             Self::Replay => "replay",
             Self::Tasks => "tasks",
             Self::KafkaLog => "kafka-log",
+            Self::Broker => "broker",
         }
     }
 }
@@ -150,9 +154,12 @@ pub struct Options {
     /// How many tasks append, for scenario tasks.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub tasks: usize,
-    /// How many partitions are opened after a crash, for scenario kafka-log.
+    /// How many partitions are opened after a crash, for scenarios kafka-log and broker.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub partitions: usize,
+    /// What starts an Apache Kafka to compare with, for scenario broker: .ci/kafka-server.
+    #[arg(long, value_name = "PROGRAM")]
+    pub kafka: Option<PathBuf>,
     /// Bytes of payload per record.
     #[arg(long, value_name = "B", default_value_t = 1_024)]
     pub record_bytes: usize,

@@ -2,7 +2,7 @@
 //!
 //! `baseline and engine slices alternate; ratio = median over the pairs of engine / baseline`.
 //!
-//! It is not a broker benchmark and not a gate: an absolute figure of a shared machine says little, a ratio of one
+//! One scenario measures the broker, beside Apache Kafka. It is not a gate: an absolute figure of a shared machine says little, a ratio of one
 //! run says more. It writes below a temporary directory (or to the log and bucket it is given) and removes what it wrote.
 
 #![allow(
@@ -30,6 +30,7 @@ mod workplace;
 
 pub use cli::{BaselineSync, LogIo, Options, Rate, Scenario, Window};
 pub use report::Report;
+pub use scenario::SERVE;
 pub use workplace::Workplace;
 
 /// What stops a run: said on one line to whoever started it.

@@ -1,6 +1,7 @@
 //! The scenarios, one file each.
 
 mod append;
+mod broker;
 mod catchup;
 mod idle;
 mod kafka_log;
@@ -12,11 +13,13 @@ mod wal;
 
 use crate::{Options, Report, Result, Scenario, Workplace, measure::runtime, place::Places};
 
+pub use self::broker::SERVE;
+
 pub(crate) fn run(options: &Options, workplace: &Workplace) -> Result<Report> {
     let report = measure(options, workplace);
     let of_log_alone = matches!(
         options.scenario,
-        Scenario::Wal | Scenario::Replay | Scenario::Tasks | Scenario::KafkaLog
+        Scenario::Wal | Scenario::Replay | Scenario::Tasks | Scenario::KafkaLog | Scenario::Broker
     );
     if options.bucket.is_some() && !of_log_alone {
         let emptied = runtime()?.block_on(Places::of(options, workplace).empty_bucket());
@@ -38,5 +41,6 @@ fn measure(options: &Options, workplace: &Workplace) -> Result<Report> {
         Scenario::Wal => wal::run(options, workplace),
         Scenario::Tasks => tasks::run(options, workplace),
         Scenario::KafkaLog => kafka_log::run(options, workplace),
+        Scenario::Broker => broker::run(options, workplace),
     }
 }

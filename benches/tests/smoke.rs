@@ -222,3 +222,39 @@ fn kafka_log_appends_beside_a_checksum_and_a_copy_and_opens_partitions_after_a_c
     let bytes = |name: &str| json["details"][name].as_f64().unwrap();
     assert!(bytes("compaction_out_mib") < bytes("compaction_in_mib"));
 }
+
+#[test]
+fn the_broker_is_measured_as_a_process_of_its_own() {
+    let parent = tempfile::tempdir_in(".").unwrap();
+    let program = env!("CARGO_BIN_EXE_s3stream-bench");
+    let output = std::process::Command::new(program)
+        .args(["broker", "--seconds=0.2", "--slices=2", "--partitions=20"])
+        .arg("--json")
+        .arg(format!("--dir={}", parent.path().display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    positive(&json, &["throughput_mib_s", "ack_p50_us"]);
+    for part in ["partitions_1", "partitions_100"] {
+        let ours = &json["details"][part]["ours"];
+        positive(
+            ours,
+            &["produce_mib_s", "fetch_mib_s", "client_cpu_s_per_gib"],
+        );
+    }
+    positive(&json["details"]["steady_100"]["ours"], &["ack_p99_ms"]);
+    let many = &json["details"]["many"];
+    assert_eq!(many["partitions"], 20);
+    positive(
+        many,
+        &[
+            "resident_mib_peak",
+            "start_after_stop_s",
+            "start_after_kill_s",
+        ],
+    );
+    let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}

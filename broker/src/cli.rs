@@ -3,6 +3,7 @@
 //! This is the only place that reads the environment (`RUST_LOG`, and what the bucket's client reads for credentials).
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
@@ -103,7 +104,12 @@ impl Args {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    main_with(std::env::args_os())
+}
+
+/// Runs the program with these arguments, the first of which is its name: for a program that is a broker among other things.
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = Args::parse_from(arguments);
     log_to_stderr(args.log_format);
     raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -51,6 +51,6 @@ mod topics;
 mod wire;
 
 pub use broker::Broker;
-pub use cli::main;
+pub use cli::{main, main_with};
 pub use config::{Cleaner, Config, ConfigError, Limits, Problem, TopicDefaults, Transactions};
 pub use start_error::StartError;
