@@ -89,6 +89,7 @@ impl Broker {
                 what: error.to_string(),
             }])
         })?;
+        node.groups.start();
         node.transactions.start();
         let (stopping, stopped) = watch::channel(false);
         Ok(Self {
@@ -151,6 +152,8 @@ impl Broker {
         let allowed = Duration::from_millis(self.node.config.shutdown_timeout_ms);
         let deadline = Instant::now() + allowed;
         self.stopping.send_replace(true);
+        // Who waits for a rebalance is told to look elsewhere, so that its connection can end.
+        self.node.groups.stop();
         self.retention.abort();
         self.cleaner.abort();
         // It ends where it waits next, and has let go of its log then; the error is that it was ended.
@@ -179,6 +182,7 @@ impl Drop for Broker {
         self.server.abort();
         self.retention.abort();
         self.cleaner.abort();
+        self.node.groups.stop();
         self.markers.abort();
         self.node.transactions.stop();
         if let Some((_, page)) = &self.status {

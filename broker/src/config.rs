@@ -8,10 +8,12 @@ use std::{fmt, path::Path};
 use serde::{Deserialize, Serialize};
 
 mod cleaner;
+mod coordinator;
 mod limits;
 mod transactions;
 
 pub use cleaner::Cleaner;
+pub use coordinator::Coordinator;
 pub use limits::Limits;
 pub use transactions::Transactions;
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub shutdown_timeout_ms: u64,
     /// Topics.
     pub topics: TopicDefaults,
+    /// Groups and transactions.
+    pub coordinator: Coordinator,
     /// Compaction of topics.
     pub cleaner: Cleaner,
     /// Transactions.
@@ -76,6 +80,7 @@ impl Default for Config {
             metadata: "bucket:".into(),
             shutdown_timeout_ms: 30_000,
             topics: TopicDefaults::default(),
+            coordinator: Coordinator::default(),
             cleaner: Cleaner::default(),
             transactions: Transactions::default(),
             limits: Limits::default(),
@@ -208,6 +213,7 @@ impl Config {
             "topics.retention_check_interval_ms",
             "0 would never rest".into(),
         );
+        self.coordinator.validate(&mut check);
         self.cleaner.validate(&mut check);
         self.transactions.validate(&mut check);
         self.limits.validate(&mut check);

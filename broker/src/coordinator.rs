@@ -14,7 +14,7 @@
 //! decided, for one. A closure is run in the order of the calls, so an API does it in its `begin`.
 //!
 //! # What goes wrong
-//! - Not loaded yet: 14. Its log cannot be opened or read: 15. Not a partition of the topic, or the broker stops: 16.
+//! - Not loaded yet, or too many operations wait already: 14. Its log cannot be opened or read: 15. Not a partition of the topic, or the broker stops: 16.
 //! - The log refuses a batch (it is too large, its producer is fenced): nothing was written or replayed, who waits on the
 //!   operation gets the error. An operation whose batch may be refused therefore changes nothing by itself.
 //! - The log fails: the shard is thrown away, everybody who waits on it gets an error, and it is loaded again.
@@ -23,17 +23,18 @@
 //! [`Out::in_transaction`] makes the records of an operation a transactional batch; they are replayed with the producer's
 //! id. [`Coordinator::end_transaction`] writes the marker on a partition and tells the machine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kafka_protocol::error::ResponseError;
 use parking_lot::{Mutex, RwLock};
 use segment_adapter::{EndTxn, KafkaLog};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use self::{clock::Clock, shard::Shard};
 use crate::topics::{Topic, TopicError, Topics, config::TopicConfig};
 
 mod clock;
+pub(crate) mod groups;
 mod load;
 mod machine;
 mod shard;
@@ -165,10 +166,12 @@ impl<M: Machine> Coordinator<M> {
         shard.cloned().ok_or(ResponseError::NotCoordinator)
     }
 
-    /// Whether the partition of a key is being loaded.
-    pub(crate) fn is_loading(&self, key: &str) -> bool {
+    /// Waits until the partition of a key is loaded, if that is soon.
+    pub(crate) async fn ready(&self, key: &str, limit: Duration) {
         let shard = self.partition_of(key).and_then(|index| self.shard(index));
-        shard.is_ok_and(|shard| shard.is_loading())
+        if let Ok(shard) = shard {
+            let _late = timeout(limit, shard.ready()).await;
+        }
     }
 
     /// The log of a partition that is loaded: to start the verification of a transaction.

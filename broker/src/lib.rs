@@ -2,7 +2,7 @@
 //!
 //! Records are durable in a write-ahead log when they are acknowledged and in a bucket soon after; topics and their
 //! configurations are in the bucket's metadata. Served are topics, produce (idempotent, and in transactions), fetch with long
-//! poll, and offsets by time ([`Broker`] lists the APIs); groups are not offered yet.
+//! poll, and offsets by time, groups and transactions ([`Broker`] lists the APIs).
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -32,11 +32,6 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the coordinators that run on it follow"
-)]
 mod coordinator;
 mod listeners;
 mod metrics;
@@ -52,5 +47,7 @@ mod wire;
 
 pub use broker::Broker;
 pub use cli::{main, main_with};
-pub use config::{Cleaner, Config, ConfigError, Limits, Problem, TopicDefaults, Transactions};
+pub use config::{
+    Cleaner, Config, ConfigError, Coordinator, Limits, Problem, TopicDefaults, Transactions,
+};
 pub use start_error::StartError;

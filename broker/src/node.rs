@@ -9,7 +9,7 @@ use crate::{
     api::error_of,
     budget::Budget,
     config::{Config, split_address},
-    coordinator::transactions::TransactionCoordinator,
+    coordinator::{Coordinator, groups::Groups, transactions::TransactionCoordinator},
     metrics::Metrics,
     producer_ids::ProducerIds,
     topics::{Topic, Topics},
@@ -24,6 +24,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) topics: Arc<Topics>,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) groups: Coordinator<Groups>,
     pub(crate) transactions: TransactionCoordinator,
     pub(crate) cluster_id: String,
     /// The ports of the nodes, in their order.
@@ -42,8 +43,9 @@ impl Node {
     pub(crate) fn new(config: Config, topics: Topics, ports: Vec<u16>) -> Self {
         let topics = Arc::new(topics);
         Self {
+            groups: Groups::coordinator(topics.clone(), &config.coordinator),
             admission: Admission::new(&config.limits),
-            transactions: TransactionCoordinator::new(topics.clone(), &config.transactions),
+            transactions: TransactionCoordinator::new(topics.clone(), &config),
             budget: Budget::new(&config.limits),
             metrics: Metrics::new(),
             cluster_id: topics.engine().cluster().to_string(),
@@ -112,12 +114,6 @@ impl Node {
     /// Where a client that has connected to `local` finds each node.
     pub(crate) fn endpoints(&self, local: SocketAddr) -> Vec<Endpoint> {
         self.ids().map(|id| self.endpoint(id, local)).collect()
-    }
-
-    /// The controller's host and port.
-    pub(crate) fn advertised(&self, local: SocketAddr) -> (String, u16) {
-        let Endpoint { host, port, .. } = self.endpoint(self.id(), local);
-        (host, port)
     }
 
     /// The nodes that a partition is on, its leader first.

@@ -17,7 +17,7 @@ use s3stream::Engine;
 use segment_adapter::{
     AppendHandle, AppendOptions, BatchBuilder, Codec, EndTxn, KafkaLog, LogError, Origin,
 };
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::{
     clock::Clock,
@@ -42,6 +42,8 @@ pub(super) struct Shard<M: Machine> {
     life: Mutex<Life<M>>,
     /// The deadline is another one, or the shard's life has ended.
     changed: Notify,
+    /// Whether it is loaded, or has been stopped: for those who wait for it.
+    ready: watch::Sender<bool>,
 }
 
 enum Life<M: Machine> {
@@ -123,6 +125,7 @@ impl<M: Machine> Shard<M> {
             clock,
             life: Mutex::new(Life::Loading),
             changed: Notify::new(),
+            ready: watch::Sender::new(false),
         })
     }
 
@@ -134,9 +137,10 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    /// Whether an operation would be answered by the machine.
-    pub(super) fn is_loading(&self) -> bool {
-        matches!(&*self.life.lock(), Life::Loading)
+    /// Waits until the shard is loaded.
+    pub(super) async fn ready(&self) {
+        // It fails if nobody can say so any more.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     /// Runs an operation. The error says that it was not run.
@@ -207,6 +211,7 @@ impl<M: Machine> Shard<M> {
     pub(super) fn stop(&self) {
         let ended = std::mem::replace(&mut *self.life.lock(), Life::Stopped);
         drop(ended);
+        self.ready.send_replace(true);
         self.changed.notify_one();
     }
 
@@ -253,6 +258,7 @@ impl<M: Machine> Shard<M> {
             }
             *life = Life::Loading;
         }
+        self.ready.send_replace(false);
         let leading = self.partition.log(engine).await.map_err(answer_to_code)?;
         let mut machine = make(self.partition.index, leading.epoch);
         if let Err(error) = load::replay(&leading.log, &mut machine).await {
@@ -280,6 +286,7 @@ impl<M: Machine> Shard<M> {
         }
         // Cannot be busy: it is the first. If the log fails, serving ends at once.
         let _ = self.act(M::loaded);
+        self.ready.send_replace(true);
         Ok(Some((waiting, leading)))
     }
 

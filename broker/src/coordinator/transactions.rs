@@ -21,7 +21,7 @@ use self::{
     transaction::{Partitions, Transaction},
 };
 use super::{Coordinator, slot};
-use crate::{config, node::Node, topics::Topics};
+use crate::{config::Config, node::Node, topics::Topics};
 
 pub(crate) mod machine;
 pub(crate) mod markers;
@@ -31,9 +31,6 @@ pub(crate) mod transaction;
 
 /// The topic of the state.
 pub(crate) const TOPIC: &str = "__transaction_state";
-
-/// Partitions of the topic when it is made; Kafka's.
-const PARTITIONS: u32 = 50;
 
 /// How long the answer to an EndTxn waits for the markers: who begins the next transaction then need not try twice.
 const QUICK: Duration = Duration::from_millis(100);
@@ -55,8 +52,9 @@ pub(crate) struct Listed {
 }
 
 impl TransactionCoordinator {
-    pub(crate) fn new(topics: Arc<Topics>, config: &config::Transactions) -> Self {
-        let id_expiration_ms = i64::try_from(config.id_expiration_ms).unwrap_or(i64::MAX);
+    pub(crate) fn new(topics: Arc<Topics>, config: &Config) -> Self {
+        let id_expiration_ms =
+            i64::try_from(config.transactions.id_expiration_ms).unwrap_or(i64::MAX);
         let outbox = Arc::new(Outbox::default());
         let make = {
             let outbox = outbox.clone();
@@ -65,7 +63,7 @@ impl TransactionCoordinator {
             }
         };
         Self {
-            coordinator: Coordinator::new(topics, TOPIC, PARTITIONS, make),
+            coordinator: Coordinator::new(topics, TOPIC, config.coordinator.partitions, make),
             outbox,
         }
     }
@@ -82,6 +80,16 @@ impl TransactionCoordinator {
     /// Makes the topic, if need be.
     pub(crate) async fn ensure(&self) -> Result<(), ResponseError> {
         self.coordinator.ensure().await
+    }
+
+    /// Waits until the partition of `id` is loaded, if that is soon.
+    pub(crate) async fn ready(&self, id: &str, limit: Duration) {
+        self.coordinator.ready(id, limit).await;
+    }
+
+    /// The partition that `id` belongs to.
+    pub(crate) fn partition_of(&self, id: &str) -> Result<i32, ResponseError> {
+        self.coordinator.partition_of(id)
     }
 
     fn outbox(&self) -> &Arc<Outbox> {

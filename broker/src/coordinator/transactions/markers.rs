@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{machine::Ending, transaction::Status};
-use crate::{api::find_partition, node::Node};
+use crate::{api::find_partition, coordinator::groups, node::Node};
 
 /// Transactions that are ended at one time; others wait their turn.
 const ENDINGS_MAX: usize = 1_024;
@@ -171,6 +171,11 @@ async fn tell(node: &Node, topic: &str, index: i32, end: EndTxn) {
 
 /// Writes the marker on one partition; it is durable then. The error is the code of the protocol.
 pub(crate) async fn write(node: &Node, topic: &str, index: i32, end: EndTxn) -> Result<(), i16> {
+    if topic == groups::TOPIC {
+        // Its coordinator must hear of it.
+        let ended = node.groups.end_transaction(index, end).answer().await;
+        return ended.map_err(|error| error.code());
+    }
     let (partition, leading) = find_partition(node, topic, index).await?;
     let written = match leading.log.append_end_txn(end, leading.epoch) {
         Ok(handle) => handle.durable().await,

@@ -1,0 +1,85 @@
+//! ListGroups and DescribeGroups: what there is to see of groups.
+
+use bytes::Bytes;
+
+use super::{
+    Groups,
+    group::{Group, State},
+};
+
+/// A group in a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: String,
+    pub(crate) protocol_type: String,
+    pub(crate) state: &'static str,
+}
+
+/// A group and its members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Described {
+    pub(crate) state: &'static str,
+    pub(crate) protocol_type: String,
+    pub(crate) protocol: String,
+    pub(crate) members: Vec<DescribedMember>,
+}
+
+/// A member, with what it said and got while the group is stable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DescribedMember {
+    pub(crate) id: String,
+    pub(crate) instance: Option<String>,
+    pub(crate) client_id: String,
+    pub(crate) client_host: String,
+    pub(crate) metadata: Bytes,
+    pub(crate) assignment: Bytes,
+}
+
+impl Groups {
+    /// Every group of this partition.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let groups = self.groups.values();
+        groups
+            .map(|group| Listed {
+                id: group.id.clone(),
+                protocol_type: group.protocol_type.clone().unwrap_or_default(),
+                state: group.state.name(),
+            })
+            .collect()
+    }
+
+    /// A group, if there is one.
+    pub(crate) fn describe(&self, id: &str) -> Option<Described> {
+        self.groups.get(id).map(Group::describe)
+    }
+}
+
+impl Group {
+    fn describe(&self) -> Described {
+        let is_stable = self.state == State::Stable;
+        let protocol = self.protocol.clone().filter(|_| is_stable);
+        let protocol = protocol.unwrap_or_default();
+        let members = self.members.values().map(|member| DescribedMember {
+            id: member.id.clone(),
+            instance: member.instance.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            metadata: if is_stable {
+                member.metadata(&protocol)
+            } else {
+                Bytes::new()
+            },
+            assignment: if is_stable {
+                member.assignment.clone()
+            } else {
+                Bytes::new()
+            },
+        });
+        Described {
+            state: self.state.name(),
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            members: members.collect(),
+            protocol,
+        }
+    }
+}
