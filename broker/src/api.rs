@@ -36,10 +36,12 @@ mod api_versions;
 mod configs;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
@@ -48,15 +50,25 @@ mod elect_leaders;
 mod end_txn;
 mod fetch;
 mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
+mod txn_offset_commit;
 mod write_txn_markers;
 
 pub(crate) use api_versions::unsupported_version;
@@ -68,6 +80,8 @@ const READ_COMMITTED: i8 = 1;
 pub(crate) struct Session {
     /// The address that the client has connected to.
     pub(crate) local: SocketAddr,
+    /// The client's own address.
+    pub(crate) peer: SocketAddr,
     /// Becomes true when the connection or the broker ends: whoever waits for more data answers with what there is.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -121,7 +135,17 @@ pub(crate) async fn begin(
         ApiKey::Produce => produce::begin(node, request).await,
         ApiKey::Fetch => fetch::begin(node, session, request),
         ApiKey::ListOffsets => list_offsets::begin(node, request),
+        ApiKey::OffsetCommit => offset_commit::begin(node, request),
+        ApiKey::OffsetFetch => offset_fetch::begin(node, request),
         ApiKey::FindCoordinator => find_coordinator::begin(node, session, request),
+        ApiKey::JoinGroup => join_group::begin(node, session, request),
+        ApiKey::Heartbeat => heartbeat::begin(node, request),
+        ApiKey::LeaveGroup => leave_group::begin(node, request),
+        ApiKey::SyncGroup => sync_group::begin(node, request),
+        ApiKey::DescribeGroups => describe_groups::begin(node, request),
+        ApiKey::ListGroups => list_groups::begin(node, request),
+        ApiKey::DeleteGroups => delete_groups::begin(node, request),
+        ApiKey::OffsetDelete => offset_delete::begin(node, request),
         ApiKey::CreateTopics => create_topics::begin(node, request).await,
         ApiKey::DeleteTopics => delete_topics::begin(node, request).await,
         ApiKey::DeleteRecords => delete_records::begin(node, request).await,
@@ -129,6 +153,7 @@ pub(crate) async fn begin(
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::begin(node, request),
         ApiKey::AddPartitionsToTxn => add_partitions_to_txn::begin(node, request),
         ApiKey::EndTxn => end_txn::begin(node, request),
+        ApiKey::TxnOffsetCommit => txn_offset_commit::begin(node, request),
         ApiKey::WriteTxnMarkers => write_txn_markers::begin(node, request),
         ApiKey::DescribeProducers => describe_producers::begin(node, request),
         ApiKey::DescribeTransactions => describe_transactions::begin(node, request),

@@ -116,7 +116,11 @@ pub(crate) async fn serve(
     let (from, to) = stream.into_split();
     let (end, closing) = watch::channel(false);
     let (queue, answers) = mpsc::channel(node.config.limits.requests_in_flight_max);
-    let session = Session { local, closing };
+    let session = Session {
+        local,
+        peer,
+        closing,
+    };
     let patience = Patience {
         stall: Duration::from_millis(node.config.limits.write_stall_timeout_ms),
         whole: Duration::from_millis(node.config.limits.write_timeout_ms),

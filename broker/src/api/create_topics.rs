@@ -23,7 +23,7 @@ use super::{Abort, Reply, Request};
 use crate::{
     node::Node,
     settings::Described,
-    topics::{TopicError, config::TopicConfig, name, placement::Placement},
+    topics::{self, TopicError, config::TopicConfig, name, placement::Placement},
     wire::response::Response,
 };
 
@@ -90,6 +90,10 @@ async fn create(
     let name = topic.name.as_str();
     if let Some(problem) = name::problem(name) {
         return Err(Denied::of(ResponseError::InvalidTopicException, problem));
+    }
+    if topics::is_internal(name) {
+        let message = format!("topic {name} is made by the broker itself");
+        return Err(Denied::of(ResponseError::InvalidTopicException, message));
     }
     if node.topics.get(name).is_some() {
         let message = format!("topic {name} exists");

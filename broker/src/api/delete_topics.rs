@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{Abort, Reply, Request, create_topics::topic_name};
 use crate::{
     node::Node,
-    topics::{Topic, TopicError},
+    topics::{self, Topic, TopicError},
     wire::response::Response,
 };
 
@@ -67,6 +67,10 @@ async fn delete(node: &Node, wanted: &Wanted) -> Result<Arc<Topic>, (ResponseErr
             (ResponseError::UnknownTopicId, message)
         })?,
     };
+    if topics::is_internal(&topic.name) {
+        let message = format!("topic {} belongs to the broker itself", topic.name);
+        return Err((ResponseError::InvalidTopicException, message));
+    }
     match node.topics.delete(topic.clone()).await {
         Ok(()) => Ok(topic),
         Err(error) => {

@@ -20,6 +20,7 @@ use kafka_protocol::{
 
 use super::{Abort, Reply, Request, Session, create_topics};
 use crate::{
+    coordinator,
     node::Node,
     topics::{self, Topic, config::TopicConfig, name, partition::Partition},
     wire::response::Response,
@@ -99,9 +100,16 @@ async fn create_missing(node: &Node, wanted: &[MetadataRequestTopic]) {
         .filter(|name| name::problem(name).is_none() && node.topics.get(name).is_none())
         .collect();
     let created = missing.into_iter().map(|name| async move {
-        let partitions = node.config.topics.partitions_default;
-        let created = node.topics.create(name, partitions, TopicConfig::default());
-        if let Err(error) = created.await {
+        let created = if topics::is_internal(name) {
+            let partitions = node.config.coordinator.partitions;
+            coordinator::create_internal(&node.topics, name, partitions).await
+        } else {
+            let partitions = node.config.topics.partitions_default;
+            let topics = &node.topics;
+            let created = topics.create(name, partitions, TopicConfig::default());
+            created.await
+        };
+        if let Err(error) = created {
             // The answer says that the topic is not there; the client asks again.
             tracing::info!(topic = name, %error, "topic not created");
         }

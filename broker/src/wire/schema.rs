@@ -4,6 +4,9 @@
 //! that table and codec cannot drift apart. Responses have no table: they are only written.
 
 pub(crate) mod admin;
+mod groups;
+
+pub(crate) use groups::*;
 
 /// What stands in one place of a request.
 #[derive(Debug)]
@@ -147,7 +150,11 @@ pub(crate) static LIST_OFFSETS: Layout = layout(&[
     since(10, INT32),
 ]);
 
-pub(crate) static FIND_COORDINATOR: Layout = layout(&[always(Shape::Text), since(1, INT8)]);
+pub(crate) static FIND_COORDINATOR: Layout = layout(&[
+    within(0, 3, Shape::Text),
+    since(1, INT8),
+    since(4, Shape::Each(&Shape::Text)),
+]);
 
 pub(crate) static CREATE_TOPICS: Layout = layout(&[
     always(Shape::List(&layout(&[

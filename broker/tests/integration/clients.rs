@@ -297,28 +297,6 @@ fn batches_are_stored_in_the_codec_of_their_producer_and_librdkafka_reads_all() 
     assert_eq!(values, vec![vec![b'x'; 2_000]; 5]);
 }
 
-/// Groups are not served: who subscribes hears so instead of waiting for ever.
-#[test]
-fn a_group_consumer_is_told_that_there_are_no_groups() {
-    let running = Running::in_memory();
-    let bootstrap = running.bootstrap();
-    create_topic(&bootstrap, "t", 1);
-    let consumer = consumer(&bootstrap);
-    consumer.subscribe(&["t"]).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let error = loop {
-        assert!(Instant::now() < deadline, "nobody told the consumer");
-        if let Some(Err(error)) = consumer.poll(Duration::from_secs(1)) {
-            break error;
-        }
-    };
-    assert_eq!(
-        error.rdkafka_error_code(),
-        Some(rdkafka::types::RDKafkaErrorCode::UnsupportedFeature),
-        "{error}"
-    );
-}
-
 #[test]
 fn librdkafka_finds_offsets_by_time() {
     let running = Running::in_memory();

@@ -15,6 +15,7 @@ mod clients;
 mod compaction;
 mod configs;
 mod fetch;
+mod groups;
 mod kcat;
 mod kill;
 mod limits;

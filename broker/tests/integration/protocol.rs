@@ -5,8 +5,8 @@ use std::time::Duration;
 use broker::{Config, Limits};
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, MetadataRequest, MetadataResponse, ProduceResponse,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse,
+    ProduceResponse,
 };
 use segment_adapter::{BatchBuilder, Codec};
 
@@ -124,7 +124,7 @@ fn an_unknown_key_ends_the_connection_after_what_came_before_is_answered() {
     assert!(client.is_closed());
     // Known to the protocol, but not served here.
     let mut client = running.client();
-    client.send_body(ApiKey::Heartbeat as i16, 0, &[0, 1, b'g']);
+    client.send_body(ApiKey::ShareFetch as i16, 1, &[]);
     assert!(client.is_closed());
     running.client().assert_serves();
 }
@@ -144,7 +144,8 @@ fn produce_below_version_3_is_listed_and_refused() {
     };
     assert_eq!(range(ApiKey::Produce), Some((0, 13)));
     assert_eq!(range(ApiKey::Fetch), Some((4, 18)));
-    assert_eq!(range(ApiKey::JoinGroup), None);
+    assert_eq!(range(ApiKey::JoinGroup), Some((0, 9)));
+    assert_eq!(range(ApiKey::ShareFetch), None);
     client.send_body(ApiKey::Produce as i16, 2, &[0, 1, 0, 0, 0, 1, 0, 0, 0, 0]);
     assert!(client.is_closed());
 }
@@ -347,18 +348,4 @@ fn a_silent_connection_is_closed_after_the_idle_time() {
     };
     let running = Running::start(Config { limits, ..memory() });
     assert!(running.client().is_closed());
-}
-
-#[test]
-fn the_coordinator_of_everything_is_this_broker() {
-    let running = Running::in_memory();
-    let mut client = running.client();
-    let request = FindCoordinatorRequest::default().with_key("group".to_owned().into());
-    for version in 0..=3 {
-        let answer: FindCoordinatorResponse =
-            client.call(ApiKey::FindCoordinator, version, &request);
-        let found = (answer.error_code, answer.host.as_str(), answer.port);
-        let port = i32::from(running.address().port());
-        assert_eq!(found, (0, "127.0.0.1", port), "{version}");
-    }
 }

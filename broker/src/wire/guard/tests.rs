@@ -11,6 +11,7 @@ use super::*;
 use crate::wire::apis::{self, APIS, Api};
 
 mod admin;
+mod groups;
 mod records;
 mod topics;
 mod transactions;
@@ -26,7 +27,13 @@ struct Row {
 }
 
 /// Every API that is served, in the file of its kind: the guard is only as good as these lists.
-const ROWS: &[&[Row]] = &[admin::ROWS, records::ROWS, topics::ROWS, transactions::ROWS];
+const ROWS: &[&[Row]] = &[
+    admin::ROWS,
+    groups::ROWS,
+    records::ROWS,
+    topics::ROWS,
+    transactions::ROWS,
+];
 
 const fn row<M: Decodable>(key: ApiKey, filled: fn(i16) -> Bytes, element_bytes: usize) -> Row {
     Row {

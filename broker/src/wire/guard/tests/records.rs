@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteRecordsRequest, FetchRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, ProducerId, TransactionalId,
+    InitProducerIdRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    ProducerId, TransactionalId,
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -42,7 +42,6 @@ pub(super) const ROWS: &[Row] = &[
             size_of::<ListOffsetsPartition>(),
         ]),
     ),
-    row::<FindCoordinatorRequest>(ApiKey::FindCoordinator, find_coordinator, 0),
     row::<ApiVersionsRequest>(ApiKey::ApiVersions, api_versions, 0),
     row::<DeleteRecordsRequest>(
         ApiKey::DeleteRecords,
@@ -130,12 +129,6 @@ fn list_offsets(version: i16) -> Bytes {
     if version >= 10 {
         request.timeout_ms = 7;
     }
-    encoded(&request, version)
-}
-
-fn find_coordinator(version: i16) -> Bytes {
-    let mut request = FindCoordinatorRequest::default().with_key(text("group"));
-    request.key_type = i8::from(version >= 1);
     encoded(&request, version)
 }
 
