@@ -5,6 +5,7 @@
 //! ends the verification, so a batch that was overtaken by an abort is refused. In memory alone: after a reopening the
 //! guards of before verify nothing, and the caller asks again. At most so many as a log may have producers.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ impl Verifications {
         self.started.get(&producer_id)
     }
 
-    /// Starts one, or takes part in the one there is. Past `max` the oldest is given up.
+    /// Starts one, or takes part in the one there is. A newer epoch starts anew, whatever the older one was of: its guard, and
+    /// how its epochs rise, are not the newer one's. Past `max` the oldest is given up.
     pub(crate) fn start(
         &mut self,
         producer_id: i64,
@@ -73,12 +75,16 @@ impl Verifications {
         max: usize,
     ) -> Guard {
         if let Some(started) = self.started.get_mut(&producer_id) {
-            if epoch > started.epoch {
-                (started.epoch, started.sequence) = (epoch, sequence);
-            } else if epoch == started.epoch {
-                started.sequence = started.sequence.min(sequence);
+            match epoch.cmp(&started.epoch) {
+                // Somebody newer is here.
+                Ordering::Less => return Guard::new(),
+                Ordering::Equal => {
+                    started.sequence = started.sequence.min(sequence);
+                    started.bumps_epoch &= bumps_epoch;
+                    return started.guard.clone();
+                }
+                Ordering::Greater => drop(self.started.remove(&producer_id)),
             }
-            return started.guard.clone();
         }
         if self.started.len() >= max {
             let oldest = self.started.iter().min_by_key(|(_, v)| v.created_ms);
@@ -122,6 +128,46 @@ impl Verifications {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Batches;
+
+    fn marker_of(epoch: i16) -> Entry<'static> {
+        let bytes = Marker {
+            commit: false,
+            coordinator_epoch: 0,
+        };
+        let bytes = bytes.build(7, epoch, 1).unwrap();
+        let batch = Box::leak(Box::new(Batches::new(bytes).next().unwrap().unwrap()));
+        Entry::of(batch)
+    }
+
+    /// An old instance whose epochs rise with each transaction was here before one whose epoch stays: the verification of
+    /// the latter was taken for one of the transaction after its own, outlived its abort, and let in a batch that nobody
+    /// ends.
+    #[test]
+    fn a_verification_of_a_newer_epoch_is_not_that_of_an_older_one() {
+        let mut verifications = Verifications::default();
+        let old = verifications.start(7, (1, 5), true, 0, 9);
+        let new = verifications.start(7, (2, 8), false, 0, 9);
+        assert!(old != new && !new.is_none());
+        assert_eq!(verifications.get(7).unwrap().sequence, 8);
+        // It is too late for the old one.
+        let late = verifications.start(7, (1, 5), true, 0, 9);
+        assert!(late != new && late != old && !late.is_none());
+        verifications.appended(&marker_of(2));
+        assert!(verifications.get(7).is_none());
+    }
+
+    #[test]
+    fn a_verification_whose_epoch_stays_for_one_request_is_not_of_what_follows() {
+        for (bumps, left) in [(true, true), (false, false)] {
+            let mut verifications = Verifications::default();
+            let first = verifications.start(7, (2, 8), true, 0, 9);
+            assert!(verifications.start(7, (2, 3), bumps, 0, 9) == first);
+            assert_eq!(verifications.get(7).unwrap().sequence, 3);
+            verifications.appended(&marker_of(2));
+            assert_eq!(verifications.get(7).is_some(), left);
+        }
+    }
 
     #[test]
     fn past_the_limit_the_oldest_is_given_up() {

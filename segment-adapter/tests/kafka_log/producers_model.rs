@@ -229,18 +229,23 @@ fn verify(log: &KafkaLog, history: &mut History, id: i64, sent: Batched, bumps: 
     if open {
         return guard;
     }
-    let asked = history.asked.entry(id).or_insert_with(|| Asked {
+    let new = Asked {
         guard: guard.clone(),
         epoch: sent.epoch,
         sequence: sent.sequence,
         bumps,
-    });
-    assert!(asked.guard == guard);
-    match sent.epoch.cmp(&asked.epoch) {
-        std::cmp::Ordering::Less => {}
-        std::cmp::Ordering::Equal => asked.sequence = asked.sequence.min(sent.sequence),
-        std::cmp::Ordering::Greater => {
-            (asked.epoch, asked.sequence) = (sent.epoch, sent.sequence);
+    };
+    match history.asked.get_mut(&id) {
+        // Its guard fits nothing.
+        Some(asked) if sent.epoch < asked.epoch => assert!(asked.guard != guard),
+        Some(asked) if sent.epoch == asked.epoch => {
+            assert!(asked.guard == guard);
+            asked.sequence = asked.sequence.min(sent.sequence);
+            asked.bumps &= bumps;
+        }
+        before => {
+            assert!(before.is_none_or(|asked| asked.guard != guard));
+            history.asked.insert(id, new);
         }
     }
     guard
@@ -379,7 +384,9 @@ impl Run {
         if txn.is_some() {
             records = records.transactional();
         }
-        let expected = expect(&self.history, id, sent, txn.is_some(), !guard.is_none());
+        let asked = self.history.asked.get(&id);
+        let verified = asked.is_some_and(|asked| asked.guard == guard);
+        let expected = expect(&self.history, id, sent, txn.is_some(), verified);
         let options = AppendOptions {
             guard,
             ..AppendOptions::default()
