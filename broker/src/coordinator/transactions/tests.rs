@@ -109,13 +109,16 @@ struct World {
     next_tag: u64,
     /// Of each producer id, epochs below this have been replaced.
     replaced: BTreeMap<i64, i16>,
+    /// The producer id of each transactional id.
+    owners: BTreeMap<&'static str, i64>,
     /// What clients were told of their transactions.
     told: BTreeMap<u64, bool>,
     written: BTreeSet<(u64, String)>,
 }
 
 impl World {
-    async fn new() -> Self {
+    /// Both ids have been held, up to this epoch.
+    async fn new(epoch: i16) -> Self {
         let engine = engine().await;
         let mut logs = Vec::new();
         for _ in 0..PARTITIONS {
@@ -126,7 +129,10 @@ impl World {
         }
         let mut world = Self {
             machine: Transactions::new(0, 0, i64::MAX, Arc::default()),
-            log: Vec::new(),
+            log: (0..)
+                .zip(IDS)
+                .map(|(producer_id, id)| held(producer_id, id, epoch))
+                .collect(),
             loads: 0,
             _engine: engine,
             logs,
@@ -134,9 +140,10 @@ impl World {
             flying: Vec::new(),
             carried: BTreeMap::new(),
             now_ms: 1_000,
-            next_id: 0,
+            next_id: IDS.len() as i64,
             next_tag: 0,
             replaced: BTreeMap::new(),
+            owners: BTreeMap::new(),
             told: BTreeMap::new(),
             written: BTreeSet::new(),
         };
@@ -213,6 +220,10 @@ impl World {
                 };
                 let replaced = self.replaced.entry(holder.0).or_default();
                 *replaced = (*replaced).max(holder.1);
+                let before = self.owners.insert(id, holder.0);
+                if let Some(before) = before.filter(|before| *before != holder.0) {
+                    self.replaced.insert(before, i16::MAX);
+                }
             }
             Some(Err(Refused::Error(ResponseError::ConcurrentTransactions))) | None => {
                 // It asks again; what it had is over for it.
@@ -361,6 +372,7 @@ impl World {
                 own.unsure = false;
                 own.ending = None;
                 if version == TransactionVersion::V2 {
+                    self.owners.insert(id, next.0);
                     own.holder = Some(next);
                     own.sequences.clear();
                 } else if unsure {
@@ -494,6 +506,14 @@ impl World {
     }
 }
 
+fn held(producer_id: i64, id: &str, epoch: i16) -> Change {
+    let txn = Transaction::new(producer_id, TIMEOUT_MS, 1_000);
+    Change {
+        id: id.to_owned(),
+        txn: Some(Transaction { epoch, ..txn }),
+    }
+}
+
 fn values(batch: &segment_adapter::Batch) -> Vec<String> {
     let mut bytes = batch.bytes().clone();
     let decoded = kafka_protocol::records::RecordBatchDecoder::decode(&mut bytes).unwrap();
@@ -507,10 +527,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_transaction_is_whole_or_not_at_all_whatever_happens(steps in proptest::collection::vec(step(), 1..160)) {
+    fn a_transaction_is_whole_or_not_at_all_whatever_happens(
+        // Near the end epochs are used up, and there is another producer id.
+        epoch in prop_oneof![Just(0), (transaction::EPOCH_LAST - 8)..=transaction::EPOCH_LAST],
+        steps in proptest::collection::vec(step(), 1..160),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(epoch).await;
             for step in steps {
                 world.take(step).await;
             }

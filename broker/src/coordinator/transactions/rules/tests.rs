@@ -81,7 +81,7 @@ fn the_answer_to_a_lost_request_for_an_epoch_is_the_same_again() {
 }
 
 #[test]
-fn an_open_transaction_is_aborted_first_and_the_asker_tries_again() {
+fn f49_an_open_transaction_is_aborted_first_and_the_asker_tries_again() {
     let txn = ongoing(4);
     let step = init(Some(&txn), None, 1, None, NOW);
     assert_eq!(step.answer, refused(E::ConcurrentTransactions));
