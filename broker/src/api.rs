@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod acls;
+mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -152,6 +153,7 @@ pub(crate) async fn begin(
         ApiKey::InitProducerId => init_producer_id::begin(node, request),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::begin(node, request),
         ApiKey::AddPartitionsToTxn => add_partitions_to_txn::begin(node, request),
+        ApiKey::AddOffsetsToTxn => add_offsets_to_txn::begin(node, request),
         ApiKey::EndTxn => end_txn::begin(node, request),
         ApiKey::TxnOffsetCommit => txn_offset_commit::begin(node, request),
         ApiKey::WriteTxnMarkers => write_txn_markers::begin(node, request),

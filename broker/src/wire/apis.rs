@@ -74,6 +74,12 @@ pub(crate) static APIS: &[Api] = &[
         3,
         &schema::ADD_PARTITIONS_TO_TXN,
     ),
+    api(
+        ApiKey::AddOffsetsToTxn,
+        0..=4,
+        3,
+        &schema::ADD_OFFSETS_TO_TXN,
+    ),
     api(ApiKey::EndTxn, 0..=5, 3, &schema::END_TXN),
     api(
         ApiKey::WriteTxnMarkers,

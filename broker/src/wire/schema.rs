@@ -217,6 +217,13 @@ pub(crate) static ADD_PARTITIONS_TO_TXN: Layout = layout(&[
     always(Shape::List(&TOPIC_PARTITIONS)),
 ]);
 
+pub(crate) static ADD_OFFSETS_TO_TXN: Layout = layout(&[
+    always(Shape::Text), // transactional id
+    always(INT64),
+    always(INT16),
+    always(Shape::Text), // group
+]);
+
 pub(crate) static END_TXN: Layout = layout(&[
     always(Shape::Text), // transactional id
     always(INT64),

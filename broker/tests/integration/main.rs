@@ -11,6 +11,7 @@
 mod aborted;
 mod admin;
 mod admin_client;
+mod chain;
 mod clients;
 mod compaction;
 mod configs;

@@ -55,8 +55,18 @@ pub(crate) fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Resul
     }
 }
 
-/// Every committed value of so many partitions up to where each ends now, and stays.
+/// Every committed value of so many partitions up to where each ends now.
 pub(crate) fn read_committed(bootstrap: &str, topic: &str, partitions: i32) -> Vec<String> {
+    let all = read_committed_by_partition(bootstrap, topic, partitions);
+    all.into_iter().map(|(_, value)| value).collect()
+}
+
+/// The same, each with its partition.
+pub(crate) fn read_committed_by_partition(
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+) -> Vec<(i32, String)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "not-a-group")
@@ -82,7 +92,8 @@ pub(crate) fn read_committed(bootstrap: &str, topic: &str, partitions: i32) -> V
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(at_end.insert(partition)),
             Some(message) => {
                 let message = message.unwrap();
-                values.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap());
+                let value = String::from_utf8(message.payload().unwrap().to_vec()).unwrap();
+                values.push((message.partition(), value));
             }
         }
     }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, ApiKey, DescribeProducersRequest, DescribeTransactionsRequest,
-    EndTxnRequest, ListTransactionsRequest, ProducerId, TransactionalId, WriteTxnMarkersRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, DescribeProducersRequest,
+    DescribeTransactionsRequest, EndTxnRequest, GroupId, ListTransactionsRequest, ProducerId,
+    TransactionalId, WriteTxnMarkersRequest,
     add_partitions_to_txn_request::AddPartitionsToTxnTopic,
     describe_producers_request::TopicRequest,
     write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
@@ -17,6 +18,7 @@ pub(super) const ROWS: &[Row] = &[
         add_partitions_to_txn,
         size_of::<AddPartitionsToTxnTopic>(),
     ),
+    row::<AddOffsetsToTxnRequest>(ApiKey::AddOffsetsToTxn, add_offsets_to_txn, 0),
     row::<EndTxnRequest>(ApiKey::EndTxn, end_txn, 0),
     row::<WriteTxnMarkersRequest>(
         ApiKey::WriteTxnMarkers,
@@ -58,6 +60,15 @@ fn add_partitions_to_txn(version: i16) -> Bytes {
         .with_v3_and_below_producer_id(ProducerId(1))
         .with_v3_and_below_producer_epoch(2)
         .with_v3_and_below_topics(vec![topic("one", vec![0, 1]), topic("two", vec![])]);
+    encoded(&request, version)
+}
+
+fn add_offsets_to_txn(version: i16) -> Bytes {
+    let request = AddOffsetsToTxnRequest::default()
+        .with_transactional_id(id("id"))
+        .with_producer_id(ProducerId(1))
+        .with_producer_epoch(2)
+        .with_group_id(GroupId(text("group")));
     encoded(&request, version)
 }
 
