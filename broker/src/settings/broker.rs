@@ -110,6 +110,18 @@ static ROWS: &[Row] = &[
         Origin::Config(|node, _, _| node.config.limits.fetch_bytes_max.to_string()),
         "The most records in one answer to a fetch.",
     ),
+    idle(
+        "follower.replication.throttled.rate",
+        "9223372036854775807",
+        LONG,
+        "How fast followers may copy while they are throttled. Kept; nothing is copied between nodes.",
+    ),
+    idle(
+        "leader.replication.throttled.rate",
+        "9223372036854775807",
+        LONG,
+        "How fast leaders may be copied from while they are throttled. Kept; nothing is copied between nodes.",
+    ),
     row(
         "listeners",
         Kind::List,
@@ -222,6 +234,12 @@ static ROWS: &[Row] = &[
         "What this process is.",
     ),
     idle(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        "9223372036854775807",
+        LONG,
+        "How fast a replica may move between directories. Kept; there is one.",
+    ),
+    idle(
         "sasl.kerberos.min.time.before.relogin",
         "60000",
         LONG,
@@ -232,6 +250,18 @@ static ROWS: &[Row] = &[
         Kind::Number(1, INT),
         Origin::Config(|node, _, _| node.config.limits.request_bytes_max.to_string()),
         "The largest request.",
+    ),
+    row(
+        "transaction.max.timeout.ms",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.transactions.timeout_max_ms.to_string()),
+        "The longest that a producer may let a transaction be open.",
+    ),
+    row(
+        "transactional.id.expiration.ms",
+        Kind::Number(1, LONG),
+        Origin::Config(|node, _, _| node.config.transactions.id_expiration_ms.to_string()),
+        "After what time without use a transactional id is forgotten.",
     ),
 ];
 
