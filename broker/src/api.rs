@@ -33,6 +33,7 @@ mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod configs;
 mod create_partitions;
@@ -45,6 +46,7 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_transactions;
 mod elect_leaders;
@@ -172,6 +174,8 @@ async fn begin_admin(node: Arc<Node>, session: &Session, request: Request) -> Re
         ApiKey::DeleteAcls => acls::delete(request),
         ApiKey::DescribeConfigs => describe_configs::begin(node, session, request),
         ApiKey::AlterConfigs => alter_configs::begin(node, request).await,
+        ApiKey::AlterReplicaLogDirs => alter_replica_log_dirs::begin(&node, request),
+        ApiKey::DescribeQuorum => describe_quorum::begin(&node, session, request),
         ApiKey::DescribeLogDirs => describe_log_dirs::begin(node, session, request),
         ApiKey::CreatePartitions => create_partitions::begin(node, request).await,
         ApiKey::ElectLeaders => elect_leaders::begin(&node, request),

@@ -98,6 +98,12 @@ pub(crate) static APIS: &[Api] = &[
     api(ApiKey::DeleteAcls, 1..=3, 2, &admin::DELETE_ACLS),
     api(ApiKey::DescribeConfigs, 1..=4, 4, &admin::DESCRIBE_CONFIGS),
     api(ApiKey::AlterConfigs, 0..=2, 2, &admin::ALTER_CONFIGS),
+    api(
+        ApiKey::AlterReplicaLogDirs,
+        1..=2,
+        2,
+        &admin::ALTER_REPLICA_LOG_DIRS,
+    ),
     api(ApiKey::DescribeLogDirs, 1..=4, 2, &admin::DESCRIBE_LOG_DIRS),
     api(
         ApiKey::CreatePartitions,
@@ -127,6 +133,7 @@ pub(crate) static APIS: &[Api] = &[
     ),
     // No version of it is flexible.
     api(ApiKey::OffsetDelete, 0..=0, 1, &schema::OFFSET_DELETE),
+    api(ApiKey::DescribeQuorum, 0..=2, 0, &admin::DESCRIBE_QUORUM),
     api(ApiKey::DescribeCluster, 0..=2, 0, &admin::DESCRIBE_CLUSTER),
     api(
         ApiKey::DescribeProducers,

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use broker::{Config, Limits};
-use kafka_protocol::messages::{
-    ApiKey, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DescribeClusterRequest,
-    DescribeClusterResponse, DescribeLogDirsRequest, DescribeLogDirsResponse, MetadataRequest,
-    MetadataResponse,
-    create_topics_request::{CreatableReplicaAssignment, CreatableTopic},
+use kafka_protocol::{
+    messages::{
+        AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey, BrokerId,
+        CreateTopicsRequest, CreateTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
+        DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest,
+        DescribeQuorumResponse, MetadataRequest, MetadataResponse,
+        alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
+        create_topics_request::{CreatableReplicaAssignment, CreatableTopic},
+        describe_quorum_request::{PartitionData, TopicData},
+    },
+    protocol::StrBytes,
 };
 
 use super::support::{Client, Running, batch, memory, on_disk, topic_name};
@@ -203,6 +209,58 @@ fn f57_a_node_tells_of_the_partitions_that_are_on_it() {
         }
     }
     assert_eq!(seen, BTreeMap::from([(0, 4), (1, 4), (2, 4)]));
+}
+
+#[test]
+fn f57_a_replica_is_in_the_one_directory_that_there_is() {
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", 1);
+    for version in 1..=2 {
+        let dir = |path: &'static str, topic, partitions| {
+            let topic = AlterReplicaLogDirTopic::default()
+                .with_name(topic_name(topic))
+                .with_partitions(partitions);
+            AlterReplicaLogDir::default()
+                .with_path(StrBytes::from_static_str(path))
+                .with_topics(vec![topic])
+        };
+        let dirs = vec![
+            dir("memory:", "t", vec![0, 1]),
+            dir("elsewhere", "t", vec![0]),
+            dir("memory:", "absent", vec![0]),
+        ];
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(dirs);
+        let answer: AlterReplicaLogDirsResponse =
+            client.call(ApiKey::AlterReplicaLogDirs, version, &request);
+        let codes = answer.results.iter().flat_map(|topic| &topic.partitions);
+        let codes: Vec<_> = codes.map(|partition| partition.error_code).collect();
+        assert_eq!(codes, [3, 0, 3, 57]);
+    }
+}
+
+#[test]
+fn the_metadata_has_a_quorum_of_the_first_node() {
+    let running = Running::start(three_nodes());
+    let mut client = running.client();
+    for version in 0..=2 {
+        let topic = |name, partition| {
+            let partition = PartitionData::default().with_partition_index(partition);
+            TopicData::default()
+                .with_topic_name(topic_name(name))
+                .with_partitions(vec![partition])
+        };
+        let topics = vec![topic("__cluster_metadata", 0), topic("t", 0)];
+        let request = DescribeQuorumRequest::default().with_topics(topics);
+        let answer: DescribeQuorumResponse = client.call(ApiKey::DescribeQuorum, version, &request);
+        assert_eq!(answer.error_code, 0);
+        let found = &answer.topics[0].partitions[0];
+        assert_eq!((found.error_code, found.leader_id.0), (0, 5));
+        assert!(found.leader_epoch > 0 && found.high_watermark >= 0);
+        assert_eq!(found.current_voters.len(), 1);
+        assert_eq!(answer.topics[1].partitions[0].error_code, 3);
+        assert_eq!(answer.nodes.len(), usize::from(version >= 2));
+    }
 }
 
 #[test]

@@ -40,6 +40,16 @@ pub(crate) static ALTER_CONFIGS: Layout = layout(&[
     always(BOOL),
 ]);
 
+pub(crate) static ALTER_REPLICA_LOG_DIRS: Layout = layout(&[always(Shape::List(&layout(&[
+    always(Shape::Text),
+    always(Shape::List(&NAMED_PARTITIONS)),
+])))]);
+
+pub(crate) static DESCRIBE_QUORUM: Layout = layout(&[always(Shape::List(&layout(&[
+    always(Shape::Text),
+    always(Shape::List(&layout(&[always(INT32)]))),
+])))]);
+
 pub(crate) static DESCRIBE_LOG_DIRS: Layout = layout(&[always(Shape::List(&NAMED_PARTITIONS))]);
 
 pub(crate) static CREATE_PARTITIONS: Layout = layout(&[

@@ -2,17 +2,19 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, BrokerId, CreateAclsRequest,
-    CreatePartitionsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
-    ElectLeadersRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest,
-    ListPartitionReassignmentsRequest, alter_configs_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiKey,
+    BrokerId, CreateAclsRequest, CreatePartitionsRequest, DeleteAclsRequest, DescribeAclsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, ListPartitionReassignmentsRequest, alter_configs_request,
     alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+    alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
     create_acls_request::AclCreation,
     create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
     delete_acls_request::DeleteAclsFilter,
     describe_configs_request::DescribeConfigsResource,
     describe_log_dirs_request::DescribableLogDirTopic,
+    describe_quorum_request,
     describe_topic_partitions_request::{Cursor, TopicRequest},
     elect_leaders_request::TopicPartitions,
     incremental_alter_configs_request,
@@ -40,6 +42,22 @@ pub(super) const ROWS: &[Row] = &[
         largest([
             size_of::<alter_configs_request::AlterConfigsResource>(),
             size_of::<alter_configs_request::AlterableConfig>(),
+        ]),
+    ),
+    row::<AlterReplicaLogDirsRequest>(
+        ApiKey::AlterReplicaLogDirs,
+        alter_replica_log_dirs,
+        largest([
+            size_of::<AlterReplicaLogDir>(),
+            size_of::<AlterReplicaLogDirTopic>(),
+        ]),
+    ),
+    row::<DescribeQuorumRequest>(
+        ApiKey::DescribeQuorum,
+        describe_quorum,
+        largest([
+            size_of::<describe_quorum_request::TopicData>(),
+            size_of::<describe_quorum_request::PartitionData>(),
         ]),
     ),
     row::<DescribeLogDirsRequest>(
@@ -142,6 +160,26 @@ fn alter_configs(version: i16) -> Bytes {
         .with_resource_name(text("one"))
         .with_configs(vec![config(Some(text("v"))), config(None)]);
     let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    encoded(&request, version)
+}
+
+fn alter_replica_log_dirs(version: i16) -> Bytes {
+    let topic = AlterReplicaLogDirTopic::default()
+        .with_name(name("one"))
+        .with_partitions(vec![1, 2]);
+    let dir = AlterReplicaLogDir::default()
+        .with_path(text("dir"))
+        .with_topics(vec![topic]);
+    let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);
+    encoded(&request, version)
+}
+
+fn describe_quorum(version: i16) -> Bytes {
+    use describe_quorum_request::{PartitionData, TopicData};
+    let topic = TopicData::default()
+        .with_topic_name(name("one"))
+        .with_partitions(vec![PartitionData::default(); 2]);
+    let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
     encoded(&request, version)
 }
 
