@@ -146,7 +146,7 @@ pub(crate) async fn begin(
         ApiKey::LeaveGroup => leave_group::begin(node, request),
         ApiKey::SyncGroup => sync_group::begin(node, request),
         ApiKey::DescribeGroups => describe_groups::begin(node, request),
-        ApiKey::ListGroups => list_groups::begin(node, request),
+        ApiKey::ListGroups => list_groups::begin(node, session, request),
         ApiKey::DeleteGroups => delete_groups::begin(node, request),
         ApiKey::OffsetDelete => offset_delete::begin(node, request),
         ApiKey::CreateTopics => create_topics::begin(node, request).await,
@@ -161,7 +161,7 @@ pub(crate) async fn begin(
         ApiKey::WriteTxnMarkers => write_txn_markers::begin(node, request),
         ApiKey::DescribeProducers => describe_producers::begin(node, request),
         ApiKey::DescribeTransactions => describe_transactions::begin(node, request),
-        ApiKey::ListTransactions => list_transactions::begin(node, request),
+        ApiKey::ListTransactions => list_transactions::begin(node, session, request),
         _ => begin_admin(node, session, request).await,
     }
 }

@@ -121,6 +121,13 @@ impl Node {
         topic.nodes(partition, self.ids())
     }
 
+    /// Whether the node that a client has connected to leads a partition of a topic of the broker itself: who asks every
+    /// node then hears of each thing once.
+    pub(crate) fn leads(&self, topic: &str, partition: i32, local: SocketAddr) -> bool {
+        let topic = self.topics.get(topic);
+        topic.is_none_or(|topic| self.leader(&topic, partition) == self.connected(local))
+    }
+
     /// The node that leads a partition.
     pub(crate) fn leader(&self, topic: &Topic, partition: i32) -> i32 {
         let replicas = self.replicas(topic, partition);

@@ -1,4 +1,4 @@
-//! ListGroups (16): every group, or those in some states and of some types (F41).
+//! ListGroups (16): every group that the node coordinates, or those in some states and of some types (F41).
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Abort, Reply, Request, groups::text};
-use crate::{node::Node, wire::response::Response};
+use super::{Abort, Reply, Request, Session, groups::text};
+use crate::{coordinator::groups, node::Node, wire::response::Response};
 
 /// First version with states.
 const STATES: i16 = 4;
@@ -17,7 +17,7 @@ const TYPES: i16 = 5;
 /// The type of groups whose members agree among themselves.
 const CLASSIC: &str = "classic";
 
-pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
+pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
     let asked: ListGroupsRequest = request.decode()?;
     let version = request.head.version;
     let wants = |filter: &[StrBytes], word: &str| {
@@ -27,6 +27,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
                 .any(|wanted| wanted.eq_ignore_ascii_case(word))
     };
     let partitions = (0..node.groups.partitions())
+        .filter(|index| node.leads(groups::TOPIC, *index, session.local))
         .map(|index| node.groups.ask_at(index, |groups, _, _| groups.list()));
     let partitions: Vec<_> = partitions.collect();
     Reply::later(async move {

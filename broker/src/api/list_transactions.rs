@@ -1,4 +1,4 @@
-//! ListTransactions (66): the transactional ids that there are, by state, producer or age.
+//! ListTransactions (66): the transactional ids that the node coordinates, by state, producer or age.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,19 +11,20 @@ use kafka_protocol::{
 };
 use segment_adapter::WallClock;
 
-use super::{Abort, Reply, Request};
+use super::{Abort, Reply, Request, Session};
 use crate::{
     clock::SystemClock,
     coordinator::transactions::{
-        Listed,
+        self, Listed,
         transaction::{Status, Transaction},
     },
     node::Node,
     wire::response::Response,
 };
 
-pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
+pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
     let asked: ListTransactionsRequest = request.decode()?;
+    let local = session.local;
     Reply::later(async move {
         let filter = Filter::new(&asked);
         let unknown = asked.state_filters.iter();
@@ -32,7 +33,8 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
         let unknown = unknown.map(|name| StrBytes::from_string(name.to_string()));
         let answer =
             ListTransactionsResponse::default().with_unknown_state_filters(unknown.collect());
-        let listed = node.transactions.list(|txn| filter.wants(txn)).await;
+        let here = |partition: &i32| node.leads(transactions::TOPIC, *partition, local);
+        let listed = node.transactions.list(here, |txn| filter.wants(txn)).await;
         let answer = match listed {
             Ok(listed) => answer.with_transaction_states(listed.iter().map(state).collect()),
             Err(error) => answer.with_error_code(error.code()),

@@ -187,13 +187,14 @@ impl TransactionCoordinator {
         found.answer().await
     }
 
-    /// Every transactional id that `wanted` wants. An error as long as a partition is not loaded.
+    /// Every transactional id of the partitions `of` that `wanted` wants. An error as long as one is not loaded.
     pub(crate) async fn list(
         &self,
+        of: impl Fn(&i32) -> bool + Send,
         wanted: impl Fn(&Transaction) -> bool + Clone + Send,
     ) -> Result<Vec<Listed>, ResponseError> {
         let mut all = Vec::new();
-        for partition in 0..self.coordinator.partitions() {
+        for partition in (0..self.coordinator.partitions()).filter(of) {
             let found = self.coordinator.ask_at(partition, |machine, _, _| {
                 let wanted = machine.all().filter(|(_, txn)| wanted(txn));
                 wanted

@@ -116,6 +116,35 @@ static ROWS: &[Row] = &[
         LONG,
         "How fast followers may copy while they are throttled. Kept; nothing is copied between nodes.",
     ),
+    row(
+        "group.initial.rebalance.delay.ms",
+        Kind::Number(0, INT),
+        Origin::Config(|node, _, _| {
+            node.config
+                .coordinator
+                .group_initial_rebalance_delay_ms
+                .to_string()
+        }),
+        "How long the first rebalance of an empty group waits for more members.",
+    ),
+    row(
+        "group.max.session.timeout.ms",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.coordinator.group_session_max_ms.to_string()),
+        "The longest session that a member of a group may ask for.",
+    ),
+    row(
+        "group.max.size",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.coordinator.group_members_max.to_string()),
+        "The most members of a group.",
+    ),
+    row(
+        "group.min.session.timeout.ms",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.coordinator.group_session_min_ms.to_string()),
+        "The shortest session that a member of a group may ask for.",
+    ),
     idle(
         "leader.replication.throttled.rate",
         "9223372036854775807",
@@ -228,6 +257,45 @@ static ROWS: &[Row] = &[
         "Threads that copy from leaders. Kept; nothing is copied between nodes.",
     ),
     row(
+        "offset.metadata.max.bytes",
+        Kind::Number(0, INT),
+        Origin::Config(|node, _, _| {
+            node.config
+                .coordinator
+                .offset_metadata_bytes_max
+                .to_string()
+        }),
+        "The most that a client may note with an offset.",
+    ),
+    row(
+        "offsets.retention.check.interval.ms",
+        Kind::Number(1, LONG),
+        Origin::Config(|node, _, _| {
+            node.config
+                .coordinator
+                .offsets_retention_check_interval_ms
+                .to_string()
+        }),
+        "How often offsets are looked through for old ones.",
+    ),
+    row(
+        "offsets.retention.minutes",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| {
+            node.config
+                .coordinator
+                .offsets_retention_minutes
+                .to_string()
+        }),
+        "How long an offset is kept after its group was last used.",
+    ),
+    row(
+        "offsets.topic.num.partitions",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.coordinator.partitions.to_string()),
+        "Partitions of __consumer_offsets when it is made.",
+    ),
+    row(
         "process.roles",
         Kind::List,
         Origin::Fixed("broker,controller"),
@@ -256,6 +324,12 @@ static ROWS: &[Row] = &[
         Kind::Number(1, INT),
         Origin::Config(|node, _, _| node.config.transactions.timeout_max_ms.to_string()),
         "The longest that a producer may let a transaction be open.",
+    ),
+    row(
+        "transaction.state.log.num.partitions",
+        Kind::Number(1, INT),
+        Origin::Config(|node, _, _| node.config.coordinator.partitions.to_string()),
+        "Partitions of __transaction_state when it is made.",
     ),
     row(
         "transactional.id.expiration.ms",

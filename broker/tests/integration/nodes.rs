@@ -8,10 +8,13 @@ use kafka_protocol::{
         AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey, BrokerId,
         CreateTopicsRequest, CreateTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
         DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest,
-        DescribeQuorumResponse, MetadataRequest, MetadataResponse,
+        DescribeQuorumResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId,
+        ListGroupsRequest, ListGroupsResponse, MetadataRequest, MetadataResponse,
+        OffsetCommitRequest, OffsetCommitResponse,
         alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic},
         describe_quorum_request::{PartitionData, TopicData},
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     },
     protocol::StrBytes,
 };
@@ -261,6 +264,54 @@ fn the_metadata_has_a_quorum_of_the_first_node() {
         assert_eq!(answer.topics[1].partitions[0].error_code, 3);
         assert_eq!(answer.nodes.len(), usize::from(version >= 2));
     }
+}
+
+#[test]
+fn coordinators_are_spread_and_each_node_lists_its_own_groups() {
+    let running = Running::start(three_nodes());
+    let mut client = running.client();
+    client.create("t", 1);
+    let names: Vec<String> = (0..30).map(|number| format!("group-{number}")).collect();
+    let request = FindCoordinatorRequest::default()
+        .with_coordinator_keys(names.iter().cloned().map(StrBytes::from_string).collect());
+    let found: FindCoordinatorResponse = client.call(ApiKey::FindCoordinator, 4, &request);
+    let mut expected: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    for coordinator in &found.coordinators {
+        let port = running.addresses()[(coordinator.node_id.0 - 5) as usize].port();
+        let told = (coordinator.error_code, coordinator.port);
+        assert_eq!(told, (0, i32::from(port)));
+        let group = coordinator.key.to_string();
+        commit(&mut client, &group);
+        expected
+            .entry(coordinator.node_id.0)
+            .or_default()
+            .push(group);
+    }
+    assert_eq!(expected.len(), 3);
+    for (node, address) in (5..8).zip(running.addresses()) {
+        let answer: ListGroupsResponse =
+            Client::connect(*address).call(ApiKey::ListGroups, 4, &ListGroupsRequest::default());
+        let listed = answer.groups.iter().map(|group| group.group_id.to_string());
+        let mut listed: Vec<_> = listed.collect();
+        let mut expected = expected[&node].clone();
+        listed.sort();
+        expected.sort();
+        assert_eq!((answer.error_code, listed), (0, expected));
+    }
+}
+
+/// Makes a group that has an offset and no members.
+fn commit(client: &mut Client, group: &str) {
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(1);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(topic_name("t"))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    let answer: OffsetCommitResponse = client.call(ApiKey::OffsetCommit, 8, &request);
+    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
 }
 
 #[test]
