@@ -279,12 +279,15 @@ fn vectors_59_and_60_a_transaction_does_not_begin_above_what_was_asked_for() {
     assert!(ask(&mut log, 0, 3, false) == guard);
     assert_eq!(log.send(txn(1, 0, 1, 1, 0)), 45);
     // A higher epoch takes its place, a lower one does not.
-    assert!(ask(&mut log, 1, 6, false) == guard);
-    assert!(ask(&mut log, 0, 2, false) == guard);
+    let newer = ask(&mut log, 1, 6, false);
+    assert!(newer != guard);
+    let late = ask(&mut log, 0, 2, false);
+    assert!(late != newer && late != guard);
     assert_eq!(log.send(txn(1, 1, 7, 1, 0)), 45);
     ask(&mut log, 1, 5, false);
     assert_eq!(log.send(txn(1, 1, 6, 1, 0)), 45);
-    assert_eq!(log.send_with(txn(1, 1, 5, 1, 0), &guard, true), 0);
+    assert_eq!(log.send_with(txn(1, 1, 5, 1, 0), &guard, true), 48);
+    assert_eq!(log.send_with(txn(1, 1, 5, 1, 0), &newer, true), 0);
 
     let mut log = Log::default();
     ask(&mut log, 0, 5, true);
