@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{Abort, Reply, Request, create_topics::topic_name};
 use crate::{
+    coordinator::groups::Groups,
     node::Node,
     topics::{self, Topic, TopicError},
     wire::response::Response,
@@ -72,7 +73,10 @@ async fn delete(node: &Node, wanted: &Wanted) -> Result<Arc<Topic>, (ResponseErr
         return Err((ResponseError::InvalidTopicException, message));
     }
     match node.topics.delete(topic.clone()).await {
-        Ok(()) => Ok(topic),
+        Ok(()) => {
+            forget_offsets(node, &topic.name).await;
+            Ok(topic)
+        }
         Err(error) => {
             let code = match &error {
                 TopicError::Engine(error) => super::error_of(error),
@@ -82,6 +86,19 @@ async fn delete(node: &Node, wanted: &Wanted) -> Result<Arc<Topic>, (ResponseErr
                 }
             };
             Err((code, error.to_string()))
+        }
+    }
+}
+
+/// What groups have read of the topic goes with it. If it stays, as its coordinator is not loaded, it goes when it is old.
+async fn forget_offsets(node: &Node, topic: &str) {
+    let forgotten = (0..node.groups.partitions()).map(|partition| {
+        let forget = |groups: &mut Groups, _, out: &mut _| groups.forget_topic(topic, out);
+        node.groups.ask_at(partition, forget).answer()
+    });
+    for forgotten in futures::future::join_all(forgotten).await {
+        if let Err(error) = forgotten {
+            tracing::warn!(topic, %error, "offsets of a deleted topic are kept until they are old");
         }
     }
 }

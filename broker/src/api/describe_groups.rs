@@ -20,6 +20,8 @@ const NOT_FOUND: i16 = 6;
 /// What this broker lets everybody do with a group: operations are bits, as in Kafka (read 3, delete 6, describe 8,
 /// describe configs 10, alter configs 11).
 const OPERATIONS: i32 = 0b1101_0100_1000;
+/// About what a member takes in an answer, besides what it says and has.
+const MEMBER_BYTES: usize = 300;
 /// They were not asked for (F58).
 const NO_OPERATIONS: i32 = i32::MIN;
 
@@ -59,7 +61,12 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
             group.authorized_operations = operations;
             answer.groups.push(group.with_group_id(GroupId(text(id))));
         }
-        Ok(Response::encode(request.head, &answer)?)
+        let members = answer.groups.iter().flat_map(|group| &group.members);
+        let bytes = members
+            .map(|m| m.member_metadata.len() + m.member_assignment.len() + MEMBER_BYTES)
+            .sum();
+        let permit = node.budget.response(bytes).await?;
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }
 

@@ -22,6 +22,8 @@ use crate::{
     wire::response::Response,
 };
 
+/// About what a member takes in an answer, besides what it says.
+const MEMBER_BYTES: usize = 200;
 /// First version in which a new member must come again with the id it is given.
 const NEEDS_ID: i16 = 4;
 /// First version in which members have instances.
@@ -69,7 +71,10 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
     Reply::later(async move {
         let joined = pending.answer().await;
         let joined = joined.unwrap_or_else(|error| Joined::of(error, &member_id));
-        Ok(Response::encode(head, &answer(version, joined))?)
+        let said = joined.members.iter().map(|member| member.metadata.len());
+        let bytes = said.sum::<usize>() + joined.members.len() * MEMBER_BYTES;
+        let permit = node.budget.response(bytes).await?;
+        Ok(Response::encode(head, &answer(version, joined))?.holding(permit))
     })
 }
 

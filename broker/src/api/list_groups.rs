@@ -14,6 +14,8 @@ use crate::{coordinator::groups, node::Node, wire::response::Response};
 const STATES: i16 = 4;
 /// First version with types.
 const TYPES: i16 = 5;
+/// About what a group takes in an answer.
+const GROUP_BYTES: usize = 200;
 /// The type of groups whose members agree among themselves.
 const CLASSIC: &str = "classic";
 
@@ -56,6 +58,10 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
                 ),
             }
         }
-        Ok(Response::encode(request.head, &answer)?)
+        let permit = node
+            .budget
+            .response(answer.groups.len() * GROUP_BYTES)
+            .await?;
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }

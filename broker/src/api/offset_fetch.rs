@@ -33,6 +33,8 @@ use crate::{
 const ERRORS: i16 = 2;
 /// First version with leader epochs.
 const EPOCHS: i16 = 5;
+/// About what a partition takes in an answer, besides what is noted with its offset.
+const PARTITION_BYTES: usize = 64;
 /// First version with several groups.
 const GROUPS: i16 = 8;
 
@@ -84,15 +86,18 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     drop((asked, request.body));
     Reply::later(async move {
         let mut answer = OffsetFetchResponse::default();
+        let mut bytes = 0;
         for asked in groups {
             let fetched = asked.pending.answer().await;
+            bytes += fetched.iter().flatten().map(size).sum::<usize>();
             if version >= GROUPS {
                 answer.groups.push(of_group(asked.group, fetched));
             } else {
                 only(version, &mut answer, asked.wanted, fetched);
             }
         }
-        Ok(Response::encode(request.head, &answer)?)
+        let permit = node.budget.response(bytes).await?;
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }
 
@@ -100,6 +105,12 @@ fn flat<'a>(topics: impl Iterator<Item = (&'a TopicName, &'a Vec<i32>)>) -> Vec<
     topics
         .flat_map(|(name, indexes)| indexes.iter().map(|index| (name.to_string(), *index)))
         .collect()
+}
+
+/// About what a partition takes in an answer.
+fn size(fetched: &Fetched) -> usize {
+    let found = fetched.found.iter().flatten();
+    PARTITION_BYTES + found.map(|found| found.metadata.len()).sum::<usize>()
 }
 
 /// Offset, leader epoch, metadata and code of a partition.

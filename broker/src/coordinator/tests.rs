@@ -17,6 +17,17 @@ const TOPIC: &str = "__consumer_offsets";
 /// A number that is written with a value larger than the topic takes.
 const TOO_LARGE: u64 = 7777;
 
+/// A number that is written with a value of a part of a small log.
+const LARGE: u64 = 8888;
+
+fn value_len(number: u64) -> usize {
+    match number {
+        TOO_LARGE => 2 << 20,
+        LARGE => 100 << 10,
+        _ => 1,
+    }
+}
+
 /// Adds numbers up. A time-out adds 1000.
 #[derive(Default)]
 struct Counter {
@@ -33,14 +44,7 @@ impl Machine for Counter {
     fn encode(record: &u64) -> Result<Stored, StoredError> {
         Ok(Stored {
             key: Bytes::copy_from_slice(&record.to_be_bytes()),
-            value: Some(Bytes::from(vec![
-                b'x';
-                if *record == TOO_LARGE {
-                    2 << 20
-                } else {
-                    1
-                }
-            ])),
+            value: Some(Bytes::from(vec![b'x'; value_len(*record)])),
         })
     }
 
@@ -94,7 +98,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let log = MemoryLog::new();
+        Self::on(MemoryLog::new()).await
+    }
+
+    async fn on(log: MemoryLog) -> Self {
         let engine = Engine::builder()
             .node(NodeId::new(1))
             .bucket("memory:")
@@ -351,4 +358,34 @@ async fn an_operation_of_many_records_is_written_whole() {
     written.answer().await.unwrap();
     world.reload().await;
     assert_eq!(world.sum().answer().await, Ok(100_000));
+}
+
+#[tokio::test]
+async fn what_a_full_log_does_not_take_waits_in_order() {
+    let mut world = World::on(MemoryLog::with_capacity(4 << 20)).await;
+    world.sum_again().await;
+    let mut waiting = Vec::new();
+    for round in 1..=3u64 {
+        world.log.hold();
+        let begun = waiting.len();
+        // Much more than the log has room for.
+        waiting.extend((0..100).map(|step| world.add(if step % 2 == 0 { LARGE } else { round })));
+        waiting.push(world.sum());
+        assert!(
+            waiting[begun..]
+                .iter_mut()
+                .all(|pending| pending.now().is_none())
+        );
+        world.log.release();
+    }
+    let sum = 50 * (3 * LARGE + 1 + 2 + 3);
+    let mut last = 0;
+    for pending in waiting {
+        let seen = timeout(SOON, pending.answer()).await.unwrap().unwrap();
+        assert!(seen >= last, "{seen} after {last}");
+        last = seen;
+    }
+    assert_eq!(last, sum);
+    world.reload().await;
+    assert_eq!(world.sum().answer().await, Ok(sum));
 }

@@ -157,26 +157,10 @@ impl Group {
         self.leader.as_deref() == Some(id)
     }
 
-    /// Protocols that all members support.
-    fn candidates(&self) -> BTreeSet<&str> {
+    /// Whether all members support a protocol.
+    fn is_common(&self, protocol: &str) -> bool {
         let mut members = self.members.values();
-        let Some(first) = members.next() else {
-            return BTreeSet::new();
-        };
-        let names = |member: &Member| -> BTreeSet<String> {
-            member
-                .protocols
-                .iter()
-                .map(|(name, _)| name.clone())
-                .collect()
-        };
-        let rest: Vec<_> = members.map(names).collect();
-        first
-            .protocols
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| rest.iter().all(|names| names.contains(*name)))
-            .collect()
+        members.all(|member| member.protocols.iter().any(|(name, _)| name == protocol))
     }
 
     /// Whether a member with these protocols can be in it.
@@ -187,20 +171,19 @@ impl Group {
         if self.state == State::Empty {
             return true;
         }
-        let candidates = self.candidates();
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols
-                .iter()
-                .any(|(name, _)| candidates.contains(name.as_str()))
+            && protocols.iter().any(|(name, _)| self.is_common(name))
     }
 
     /// Each member votes for what it likes best of what all support. A tie goes to what the leader likes better.
     pub(super) fn select_protocol(&self) -> Option<String> {
-        let candidates = self.candidates();
+        let first = self.members.values().next()?;
+        let names = first.protocols.iter().map(|(name, _)| name.as_str());
+        let common: BTreeSet<&str> = names.filter(|name| self.is_common(name)).collect();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
             let mut names = member.protocols.iter().map(|(name, _)| name.as_str());
-            if let Some(name) = names.find(|name| candidates.contains(name)) {
+            if let Some(name) = names.find(|name| common.contains(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }

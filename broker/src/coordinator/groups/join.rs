@@ -13,6 +13,9 @@ use crate::coordinator::{Now, Slot};
 /// again is another new member.
 const NEW_MEMBER_WAIT_MS: u64 = 5 * 60 * 1000;
 
+/// What all members of a group may say together, in bytes. Its record, with one of the protocols, must be much smaller.
+const SAID_MAX: usize = 16 << 20;
+
 /// A request to join.
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
@@ -106,6 +109,15 @@ impl Group {
         let is_known = is_member || self.pending.contains_key(&join.member_id);
         let replaces = join.instance.as_deref();
         let replaces = replaces.is_some_and(|instance| self.static_member(instance).is_some());
+        let said = |protocols: &[(String, Bytes)]| -> usize {
+            let bytes = protocols.iter().map(|(name, said)| name.len() + said.len());
+            bytes.sum()
+        };
+        let others = self.members.values().filter(|m| m.id != join.member_id);
+        let others: usize = others.map(|member| said(&member.protocols)).sum();
+        if others + said(&join.protocols) > SAID_MAX {
+            return false;
+        }
         let max = settings.members_max;
         match self.state {
             State::PreparingRebalance if is_member => {

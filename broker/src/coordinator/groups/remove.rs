@@ -1,4 +1,6 @@
-//! DeleteGroups and OffsetDelete: what is not needed any more (F42).
+//! DeleteGroups, OffsetDelete and deleted topics: what is not needed any more (F42).
+
+use std::collections::BTreeSet;
 
 use kafka_protocol::error::ResponseError;
 
@@ -58,5 +60,21 @@ impl Groups {
             Ok(())
         });
         Ok(answers.collect())
+    }
+
+    /// Forgets what every group has read of a topic that is gone: one of the same name begins anew (F9).
+    pub(crate) fn forget_topic(&mut self, topic: &str, out: &mut GroupsOut) {
+        for group in self.groups.values() {
+            let undecided = group.undecided.values().flat_map(|offsets| offsets.keys());
+            let known: BTreeSet<_> = group.offsets.keys().chain(undecided).collect();
+            for (name, partition) in known.into_iter().filter(|(name, _)| name == topic) {
+                out.record(Record::Offset {
+                    group: group.id.clone(),
+                    topic: name.clone(),
+                    partition: *partition,
+                    value: None,
+                });
+            }
+        }
     }
 }

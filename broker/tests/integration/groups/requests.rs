@@ -262,6 +262,24 @@ fn offsets_in_every_version() {
     }
 }
 
+/// F9: what was read of a topic goes with it.
+#[test]
+fn a_topic_that_is_made_anew_is_read_from_its_beginning() {
+    let running = Running::start(quick());
+    let mut client = running.client();
+    client.create("t", 2);
+    find(&mut client, "g");
+    let request = commit_request(9, "g", 40);
+    assert_eq!(commit(&mut client, 9, &request), [0]);
+    let mut delete = DeleteTopicsRequest::default();
+    delete.topic_names = vec![topic_name("t")];
+    let answer: DeleteTopicsResponse = client.call(ApiKey::DeleteTopics, 5, &delete);
+    assert_eq!(answer.responses[0].error_code, 0);
+    client.create("t", 2);
+    let nothing = (-1, -1, String::new(), 0);
+    assert_eq!(fetch(&mut client, 9, "g"), [nothing.clone(), nothing]);
+}
+
 #[test]
 fn what_cannot_be_committed_is_told_for_each_partition() {
     let running = Running::start(quick());

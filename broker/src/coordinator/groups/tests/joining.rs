@@ -186,6 +186,23 @@ fn a_full_group_takes_nobody_in() {
 }
 
 #[test]
+fn a_group_whose_members_say_too_much_takes_nobody_in() {
+    let mut world = World::new();
+    let saying = |world: &mut World, len: usize| {
+        let mut join = world.asks("");
+        join.protocols[0].1 = vec![0; len].into();
+        world.join(join)
+    };
+    let mut first = saying(&mut world, 10 << 20);
+    let mut second = saying(&mut world, 7 << 20);
+    assert_eq!(refused(&mut second), ResponseError::GroupMaxSizeReached);
+    let mut third = saying(&mut world, 5 << 20);
+    world.wait(4 * DELAY_MS);
+    assert_eq!(ready(&mut first).members.len(), 2);
+    ready(&mut third);
+}
+
+#[test]
 fn the_protocol_is_what_most_like_best_of_what_all_support() {
     let mut world = World::new();
     let mut pending = Vec::new();

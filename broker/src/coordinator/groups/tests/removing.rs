@@ -71,6 +71,22 @@ fn offsets_of_a_topic_that_is_read_are_not_deleted() {
 }
 
 #[test]
+fn what_was_read_of_a_deleted_topic_is_forgotten() {
+    // F9.
+    let mut world = World::new();
+    commit(&mut world, None, &["t", "other"]);
+    world.run(|groups, _, out| groups.forget_topic("t", out));
+    for _ in 0..2 {
+        let left = world.groups.fetch_offsets("g", None, false);
+        let topics: Vec<&str> = left.iter().map(|left| left.topic.as_str()).collect();
+        assert_eq!(topics, ["other"]);
+        world.crash();
+    }
+    world.run(|groups, _, out| groups.forget_topic("other", out));
+    assert!(world.groups.list().is_empty());
+}
+
+#[test]
 fn of_others_than_consumers_it_is_not_known_what_they_read() {
     let mut world = World::new();
     let join = Join {
