@@ -146,6 +146,8 @@ struct Chain {
     /// Those that were replaced and not killed: they must find out by themselves.
     zombies: Vec<Worker>,
     rng: Rng,
+    /// How often the broker was killed, a worker was, and one was replaced.
+    kills: [u32; 3],
 }
 
 impl Chain {
@@ -168,6 +170,7 @@ impl Chain {
             program: Some(program),
             zombies: Vec::new(),
             rng: Rng::new(seed),
+            kills: [0; 3],
         }
     }
 
@@ -182,13 +185,15 @@ impl Chain {
 
     fn kill_one(&mut self) {
         let index = self.rng.below(WORKERS as u64) as usize;
-        match self.rng.below(5) {
-            0 | 1 => {
+        let kind = [0, 0, 1, 1, 2][self.rng.below(5) as usize];
+        self.kills[kind] += 1;
+        match kind {
+            0 => {
                 self.program.take().unwrap().kill();
                 let again = ["--config", &self.config, "--listen", &self.bootstrap];
                 self.program = Some(Program::start(&self.places, &again));
             }
-            2 | 3 => self.workers[index] = Worker::start(&self.bootstrap, index),
+            1 => self.workers[index] = Worker::start(&self.bootstrap, index),
             _ => {
                 let new = Worker::start(&self.bootstrap, index);
                 let replaced = std::mem::replace(&mut self.workers[index], new);
@@ -248,6 +253,12 @@ fn run(lasts: Duration, pause: Duration, seed: u64) {
     found.sort_by_key(|(partition, _)| *partition);
     assert_eq!(found.len(), expected.len());
     assert!(found == expected, "what came out is not what came in");
+    println!("{:?} kills, {} records", chain.kills, found.len());
+    assert!(
+        chain.kills.iter().all(|kills| *kills > 0),
+        "{:?}",
+        chain.kills
+    );
     assert!(sent.iter().all(|count| *count > 0));
     chain.program.take().unwrap().stop();
 }

@@ -9,6 +9,7 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaError},
+    message::BorrowedMessage,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
@@ -162,6 +163,97 @@ fn f47_a_client_that_was_replaced_is_over() {
     assert_eq!(code(error), (Some(RDKafkaErrorCode::Fenced), true));
     assert_eq!(read_committed(&bootstrap, "t", 1), ["of the second"]);
     running.stop();
+}
+
+/// As above, for whoever reads, writes, and says in the same transaction how far it has read (F51).
+#[test]
+fn reading_and_writing_in_one_transaction_goes_on_over_a_kill_after_each_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::under(dir.path());
+    let mut program = Program::start(&places, &[]);
+    let bootstrap = program.address.to_string();
+    create_topic(&bootstrap, "in", 1);
+    create_topic(&bootstrap, "out", 1);
+    let kill = |program: Program| {
+        program.kill();
+        Program::start(&places, &["--listen", &bootstrap])
+    };
+    let (source, producer) = (
+        transactional(&bootstrap, "source"),
+        transactional(&bootstrap, "app"),
+    );
+    for producer in [&source, &producer] {
+        retried(|| producer.init_transactions(SOON)).unwrap();
+    }
+    let consumer = reader(&bootstrap, "app");
+    let mut expected = Vec::new();
+    for step in 0..5 {
+        source.begin_transaction().unwrap();
+        send(&source, "in", 0, &format!("{step}"));
+        retried(|| source.commit_transaction(SOON)).unwrap();
+        // Whoever begins anew goes on where the group is.
+        let mut at = TopicPartitionList::new();
+        at.add_partition("in", 0);
+        let committed = consumer.committed_offsets(at, SOON).unwrap();
+        let from = committed.find_partition("in", 0).unwrap().offset();
+        let mut at = TopicPartitionList::new();
+        let from = if from == Offset::Invalid {
+            Offset::Beginning
+        } else {
+            from
+        };
+        at.add_partition_offset("in", 0, from).unwrap();
+        consumer.assign(&at).unwrap();
+        let message = until_message(&consumer);
+        assert_eq!(message.payload(), Some(format!("{step}").as_bytes()));
+        if step == 0 {
+            program = kill(program);
+        }
+        producer.begin_transaction().unwrap();
+        let value = format!("out of {step}");
+        send(&producer, "out", 0, &value);
+        expected.push(value);
+        if step == 1 {
+            producer.flush(SOON).unwrap();
+            program = kill(program);
+        }
+        let mut read = TopicPartitionList::new();
+        let next = Offset::Offset(message.offset() + 1);
+        read.add_partition_offset("in", 0, next).unwrap();
+        let group = consumer.group_metadata().unwrap();
+        retried(|| producer.send_offsets_to_transaction(&read, &group, SOON)).unwrap();
+        if step == 2 {
+            program = kill(program);
+        }
+        retried(|| producer.commit_transaction(SOON)).unwrap();
+        if step == 3 {
+            program = kill(program);
+        }
+    }
+    assert_eq!(read_committed(&bootstrap, "out", 1), expected);
+    program.stop();
+}
+
+fn reader(bootstrap: &str, group: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("reconnect.backoff.ms", "20")
+        .set("reconnect.backoff.max.ms", "100")
+        .create()
+        .unwrap()
+}
+
+fn until_message(consumer: &BaseConsumer) -> BorrowedMessage<'_> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+            return message;
+        }
+        assert!(Instant::now() < deadline, "no message");
+    }
 }
 
 /// The client does not know of the kill: it finds another process at the same address, and goes on.
