@@ -4,7 +4,7 @@
 //! is done or queued when `begin` returns. What remains is a future that the connection awaits when it is that answer's
 //! turn: an acknowledgement, or a look-up, which so sees everything that was asked before it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use kafka_protocol::{
 };
 use s3stream::ErrorKind;
 use segment_adapter::Isolation;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use crate::{
@@ -258,6 +258,17 @@ fn fenced_before(first: i16, version: i16, error: ResponseError) -> ResponseErro
     match error {
         ResponseError::ProducerFenced if version < first => ResponseError::InvalidProducerEpoch,
         other => other,
+    }
+}
+
+/// For so long a request may keep a thread to itself: to look through what a few bytes expand to takes longer.
+const TURN: Duration = Duration::from_millis(5);
+
+/// Lets others have a turn, unless this one, begun at `turn`, is still short.
+async fn let_others(turn: &mut Instant) {
+    if turn.elapsed() > TURN {
+        tokio::task::yield_now().await;
+        *turn = Instant::now();
     }
 }
 

@@ -14,8 +14,9 @@ use kafka_protocol::{
     },
 };
 use segment_adapter::{Isolation, TimestampOffset, TimestampSpec};
+use tokio::time::Instant;
 
-use super::{Abort, Reply, Request, check_epoch, find_partition, isolation};
+use super::{Abort, Reply, Request, check_epoch, find_partition, isolation, let_others};
 use crate::{node::Node, wire::response::Response};
 
 const LATEST: i64 = -1;
@@ -53,11 +54,13 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
                 .map(|(partition, first)| {
                     let node = &node;
                     async move {
+                        let mut turn = Instant::now();
                         let found = if first {
                             look_up(node, version, name, &partition, isolation).await
                         } else {
                             Err(ResponseError::InvalidRequest.code())
                         };
+                        let_others(&mut turn).await;
                         answer(version, partition.partition_index, found)
                     }
                 })

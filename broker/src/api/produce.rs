@@ -23,7 +23,7 @@ use segment_adapter::{AppendHandle, AppendOptions, Guard, LogError};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{Abort, Named, Reply, Request, create_topics::topic_name, find_named};
+use super::{Abort, Named, Reply, Request, create_topics::topic_name, find_named, let_others};
 use crate::{
     node::Node,
     topics::{
@@ -47,9 +47,6 @@ const ATTRIBUTES_AT: usize = 22;
 const CODEC_MASK: u8 = 0b111;
 const CODEC_ZSTD: u8 = 4;
 const TRANSACTIONAL: u8 = 1 << 4;
-
-/// For so long a request may keep a thread to itself.
-const TURN: Duration = Duration::from_millis(5);
 
 /// An append under way, or why there is none.
 type Begun = Result<Appending, Failure>;
@@ -119,10 +116,7 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
                 }
             };
             partitions.push((index, result));
-            if turn.elapsed() > TURN {
-                tokio::task::yield_now().await;
-                turn = Instant::now();
-            }
+            let_others(&mut turn).await;
         }
         // A copy: the name would keep the frame in memory until the answer.
         begun.push(BegunTopic {

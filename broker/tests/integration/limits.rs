@@ -5,14 +5,16 @@ use std::{net::SocketAddr, time::Duration};
 use broker::{Config, Limits};
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse, produce_request::PartitionProduceData,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse,
+    ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    produce_request::PartitionProduceData,
 };
 use segment_adapter::{BatchBuilder, Codec};
 
 use super::{
     program::{Places, Program},
-    support::{Client, Running, batch, fetch, memory, produce},
+    support::{Client, Running, batch, fetch, memory, produce, topic_name},
 };
 
 const MIB: u64 = 1 << 20;
@@ -89,6 +91,45 @@ fn requests_full_of_what_expands_let_others_in_between() {
             .map(|answer| answer.error_code)
             .all(|code| code == TOO_LARGE)
     );
+}
+
+#[test]
+fn look_ups_by_time_in_what_expands_let_others_in_between() {
+    const PARTITIONS: i32 = 30;
+    let running = Running::in_memory();
+    let mut client = running.client();
+    client.create("t", PARTITIONS);
+    // As much as is taken; the time that is looked for is that of the last record.
+    let large = vec![0; 100 << 20];
+    let batch = BatchBuilder::new(Codec::Zstd)
+        .record(1, None, Some(&large))
+        .record(2, None, Some(b"last"));
+    let batch = batch.build().unwrap();
+    for partition in 0..PARTITIONS {
+        client.produce("t", partition, batch.clone());
+    }
+    let partitions = (0..PARTITIONS).map(|index| {
+        ListOffsetsPartition::default()
+            .with_partition_index(index)
+            .with_timestamp(2)
+    });
+    let topic = ListOffsetsTopic::default()
+        .with_name(topic_name("t"))
+        .with_partitions(partitions.collect());
+    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let mut hogs: Vec<_> = (0..2 * threads).map(|_| running.client()).collect();
+    for hog in &mut hogs {
+        hog.send(ApiKey::ListOffsets, 1, &request);
+    }
+    for _ in 0..5 {
+        is_served(&mut client);
+    }
+    assert!(!hogs.iter().any(Client::has_answer), "others had to wait");
+    let (_, body) = hogs[0].receive_bytes();
+    let answer: ListOffsetsResponse = super::support::decode(ApiKey::ListOffsets, 1, body);
+    let mut found = answer.topics[0].partitions.iter();
+    assert!(found.all(|found| (found.error_code, found.offset) == (0, 1)));
 }
 
 #[test]
