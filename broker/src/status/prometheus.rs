@@ -60,6 +60,13 @@ fn node_and_topics(of: &Snapshot, text: &mut Text) {
         "Offsets appended and not durable yet.",
         waiting,
     );
+    let groups = &of.group_totals;
+    text.gauge("groups", "Consumer groups.", groups.groups);
+    text.gauge("group_members", "Members of all groups.", groups.members);
+    let lag = "Offsets between what groups have committed and the high watermarks.";
+    text.gauge("group_lag", lag, groups.lag);
+    let lag = "That of the group that is the furthest behind.";
+    text.gauge("group_lag_max", lag, groups.lag_max);
 }
 
 fn log_and_bucket(of: &Snapshot, text: &mut Text) {

@@ -28,6 +28,8 @@ pub(super) struct Snapshot {
     pub(super) node: OfNode,
     pub(super) topics: Totals,
     pub(super) partitions: Vec<PartitionRow>,
+    pub(super) group_totals: GroupTotals,
+    pub(super) groups: Vec<GroupRow>,
     pub(super) log: OfLog,
     pub(super) reads: OfReads,
     pub(super) store: OfStore,
@@ -72,6 +74,28 @@ pub(super) struct PartitionRow {
     pub(super) waiting: u64,
     pub(super) segments: usize,
     pub(super) bytes: u64,
+}
+
+/// Of all groups together.
+#[derive(Clone, Default, Debug, Serialize)]
+pub(super) struct GroupTotals {
+    pub(super) groups: usize,
+    pub(super) members: usize,
+    /// Offsets between what was committed and the high watermarks.
+    pub(super) lag: u64,
+    /// That of the group that is the furthest behind.
+    pub(super) lag_max: u64,
+}
+
+/// A group that is far behind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct GroupRow {
+    pub(super) group: String,
+    pub(super) state: &'static str,
+    pub(super) members: usize,
+    /// Partitions that it has committed an offset of.
+    pub(super) partitions: usize,
+    pub(super) lag: u64,
 }
 
 /// The write-ahead log, and what it owes to the bucket.
@@ -142,6 +166,7 @@ impl Snapshot {
     /// Looks.
     pub(super) async fn of(node: &Node, uptime_s: f64) -> Self {
         let (topics, partitions) = partitions(&node.topics).await;
+        let (group_totals, groups) = groups(node).await;
         let engine = node.topics.engine();
         let usage = engine.usage();
         let reads = engine.reads();
@@ -159,6 +184,8 @@ impl Snapshot {
             },
             topics,
             partitions,
+            group_totals,
+            groups,
             log: OfLog {
                 used_bytes: usage.log_used_bytes,
                 capacity_bytes: usage.log_capacity_bytes,
@@ -233,6 +260,44 @@ async fn partitions(topics: &Topics) -> (Totals, Vec<PartitionRow>) {
         }
     }
     keep_largest(&mut rows);
+    (totals, rows)
+}
+
+/// The totals of all groups, and the rows of those that are the furthest behind. What is being loaded is left out.
+async fn groups(node: &Node) -> (GroupTotals, Vec<GroupRow>) {
+    let lag = |topic: &str, partition: i32, committed: i64| {
+        let topic = node.topics.get(topic);
+        let partition = topic.and_then(|topic| topic.partition(partition).cloned());
+        let leading = partition.and_then(|partition| partition.current());
+        let behind = leading.map_or(0, |leading| leading.log.offsets().hw - committed);
+        behind.max(0) as u64
+    };
+    let mut totals = GroupTotals::default();
+    let mut rows: Vec<GroupRow> = Vec::new();
+    for index in 0..node.groups.partitions() {
+        let standings = node
+            .groups
+            .ask_at(index, |groups, _, _| groups.standings(lag));
+        for standing in standings.answer().await.unwrap_or_default() {
+            totals.groups += 1;
+            totals.members += standing.members;
+            totals.lag += standing.lag;
+            totals.lag_max = totals.lag_max.max(standing.lag);
+            rows.push(GroupRow {
+                group: standing.id,
+                state: standing.state,
+                members: standing.members,
+                partitions: standing.partitions,
+                lag: standing.lag,
+            });
+        }
+        rows.sort_by(|one, other| {
+            let by_lag = other.lag.cmp(&one.lag);
+            by_lag.then_with(|| one.group.cmp(&other.group))
+        });
+        rows.truncate(ROWS_MAX);
+        tokio::task::yield_now().await;
+    }
     (totals, rows)
 }
 

@@ -8,11 +8,16 @@ use std::{
 };
 
 use broker::Config;
+use kafka_protocol::messages::{
+    ApiKey, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, OffsetCommitRequest,
+    OffsetCommitResponse,
+    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+};
 use serde_json::Value;
 
 use super::{
     program::Places,
-    support::{Client, Running, batch, memory},
+    support::{Client, Running, batch, memory, topic_name},
 };
 
 fn with_a_page() -> Running {
@@ -51,6 +56,32 @@ fn json(address: SocketAddr) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
+/// Commits an offset for group `readers`, as a client without a membership does. The first one waits for the coordinator.
+fn commit(client: &mut Client, topic: &str, partition: i32, offset: i64) {
+    let find = FindCoordinatorRequest::default().with_key("readers".into());
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(partition)
+        .with_committed_offset(offset);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId("readers".into()))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    for _ in 0..200 {
+        let _: FindCoordinatorResponse = client.call(ApiKey::FindCoordinator, 1, &find);
+        let answer: OffsetCommitResponse = client.call(ApiKey::OffsetCommit, 5, &request);
+        match answer.topics[0].partitions[0].error_code {
+            0 => return,
+            // Being loaded, or not there yet.
+            14..=16 => std::thread::sleep(Duration::from_millis(20)),
+            code => panic!("{code}"),
+        }
+    }
+    panic!("the coordinator is not there");
+}
+
 #[test]
 fn what_was_done_is_in_the_numbers() {
     let running = with_a_page();
@@ -60,13 +91,21 @@ fn what_was_done_is_in_the_numbers() {
         client.produce("greetings", 1, batch(1, &[b"hello"]));
     }
     client.fetch("greetings", 1, 0);
+    commit(&mut client, "greetings", 1, 3);
     // An answer is counted when it is sent: the next one comes after that.
     client.assert_serves();
     let status = json(running.metrics_address());
-    assert_eq!(status["topics"]["partitions"], 3);
+    let partitions = status["topics"]["partitions"].as_u64().unwrap();
+    assert!(
+        partitions >= 3,
+        "with those of internal topics: {partitions}"
+    );
     assert_eq!(status["partitions"][0]["topic"], "greetings");
     assert_eq!(status["partitions"][0]["partition"], 1);
     assert_eq!(status["partitions"][0]["high_watermark"], 7);
+    assert_eq!(status["group_totals"]["groups"], 1);
+    assert_eq!(status["groups"][0]["group"], "readers");
+    assert_eq!(status["groups"][0]["lag"], 4);
     assert_eq!(status["connections"]["open"], 1);
     assert_eq!(status["reads"]["from_log_cache"], 1);
     let requests = status["requests"].as_array().unwrap();
@@ -216,6 +255,7 @@ fn the_page_works_in_a_browser() {
     let mut client = running.client();
     client.create("greetings", 2);
     client.produce("greetings", 1, batch(1, &[b"hello"]));
+    commit(&mut client, "greetings", 1, 0);
     client.assert_serves();
     let page = in_a_browser(&format!("http://{}/", running.metrics_address()));
     for part in [
@@ -223,6 +263,8 @@ fn the_page_works_in_a_browser() {
         "<td>Produce</td>",
         "<td>greetings-1</td>",
         "<td>PUT</td>",
+        "Groups: 1, 0 members, 1 offsets behind",
+        "<td>readers</td>",
         "Write-ahead log",
         "Not yet in the bucket",
         "<polyline",

@@ -66,6 +66,10 @@ impl Topic {
         Ok(())
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The end offset of each partition, as far as this client has written it.
     pub(super) fn ends(&self) -> &[i64] {
         &self.ends

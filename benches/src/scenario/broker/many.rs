@@ -1,4 +1,4 @@
-//! Much at once: thousands of partitions, a thousand connections. How much memory that takes, whether latency stays what it
+//! Much at once: thousands of partitions, a thousand connections, a hundred groups. How much memory that takes, whether latency stays what it
 //! was, and how soon a broker with all of it serves again.
 
 use std::{
@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,6 +25,11 @@ use crate::{Options, Result, Workplace, report::significant, slices::Slice};
 const TOPICS: usize = 10;
 /// Connections that have asked once and stay.
 const CONNECTIONS: usize = 1_000;
+/// Groups of one member each, and the partitions that each is assigned.
+const GROUPS: usize = 100;
+const OF_A_GROUP: usize = 4;
+/// How long all groups together may take to have their assignments.
+const ASSIGNED: Duration = Duration::from_secs(120);
 /// Partitions of the topic whose latency is measured.
 const MEASURED: usize = 100;
 /// As many of a run of a moment.
@@ -49,11 +58,14 @@ pub(super) fn run(options: &Options, workplace: &Workplace, load: &Load) -> Resu
     let connections = (0..few(CONNECTIONS))
         .map(|_| connection(&server.address))
         .collect::<Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    let members = groups(&server.address, few(GROUPS))?;
+    let groups_s = seconds(begun);
     let resident_after = server.resident_mib();
     let among_many = steady(&server)?;
     let (resident, peak) = (server.resident_mib(), server.peak_mib());
     drop(connections);
-    let seconds = |begun: Instant| significant(begun.elapsed().as_secs_f64());
+    drop(members);
     let begun = Instant::now();
     server.stop()?;
     let stop_s = seconds(begun);
@@ -69,6 +81,8 @@ pub(super) fn run(options: &Options, workplace: &Workplace, load: &Load) -> Resu
     Ok(json!({
         "partitions": partitions,
         "connections": few(CONNECTIONS),
+        "groups": few(GROUPS),
+        "groups_join_s": groups_s,
         "create_and_fill_s": significant(created.as_secs_f64()),
         "resident_mib_before": resident_before,
         "resident_mib_filled": resident_after,
@@ -81,6 +95,37 @@ pub(super) fn run(options: &Options, workplace: &Workplace, load: &Load) -> Resu
         "start_after_stop_cpu_s": start_cpu_s,
         "start_after_kill_s": start_after_kill_s,
     }))
+}
+
+fn seconds(begun: Instant) -> f64 {
+    significant(begun.elapsed().as_secs_f64())
+}
+
+/// A member for each group, with its assignment.
+fn groups(address: &str, count: usize) -> Result<Vec<BaseConsumer>> {
+    let topic = Topic::create(address, "of-groups", OF_A_GROUP)?;
+    let members = (0..count).map(|number| {
+        let member: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", address)
+            .set("group.id", format!("group-{number}"))
+            .create()?;
+        member.subscribe(&[topic.name()])?;
+        Ok(member)
+    });
+    let members = members.collect::<Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    for member in &members {
+        while member.assignment()?.count() < OF_A_GROUP {
+            if begun.elapsed() > ASSIGNED {
+                return Err("groups have no assignments".into());
+            }
+            // What a member does it does when it is asked for records; there are none.
+            if let Some(record) = member.poll(Duration::from_millis(10)) {
+                record?;
+            }
+        }
+    }
+    Ok(members)
 }
 
 fn latency(slice: &Slice) -> Value {

@@ -35,7 +35,39 @@ pub(crate) struct DescribedMember {
     pub(crate) assignment: Bytes,
 }
 
+/// How a group is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    pub(crate) id: String,
+    pub(crate) state: &'static str,
+    pub(crate) members: usize,
+    /// Partitions that it has committed an offset of.
+    pub(crate) partitions: usize,
+    /// The sum of what it is behind in each.
+    pub(crate) lag: u64,
+}
+
 impl Groups {
+    /// How every group of this partition is doing; `lag` says how far behind an offset is.
+    pub(crate) fn standings(&self, lag: impl Fn(&str, i32, i64) -> u64) -> Vec<Standing> {
+        let groups = self.groups.values();
+        groups
+            .map(|group| {
+                let offsets = group.offsets.iter();
+                let lags = offsets.map(|((topic, partition), kept)| {
+                    lag(topic, *partition, kept.committed.offset)
+                });
+                Standing {
+                    id: group.id.clone(),
+                    state: group.state.name(),
+                    members: group.members.len(),
+                    partitions: group.offsets.len(),
+                    lag: lags.sum(),
+                }
+            })
+            .collect()
+    }
+
     /// Every group of this partition.
     pub(crate) fn list(&self) -> Vec<Listed> {
         let groups = self.groups.values();
