@@ -286,8 +286,9 @@ public class Scenarios {
         produced(name, 0, records(10, "v"));
         try (var one = consumer("group.id", group)) {
             one.subscribe(List.of(name));
-            taken(one, 10);
-            one.commitSync(Map.of(partition, new OffsetAndMetadata(4, Optional.of(0), "a note")));
+            var epoch = taken(one, 10).get(3).leaderEpoch();
+            one.commitSync(Map.of(partition, new OffsetAndMetadata(4, epoch, "a note")));
+            equal(one.committed(Set.of(partition)).get(partition).leaderEpoch(), epoch);
             equal(one.committed(Set.of(partition)).get(partition).metadata(), "a note");
         }
         try (var two = consumer("group.id", group)) {
