@@ -21,6 +21,12 @@ pub(crate) struct Stored {
     pub(crate) value: Option<Bytes>,
 }
 
+impl Stored {
+    pub(super) fn len(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Bytes of a record that this program does not understand.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a stored {what}: {reason}")]

@@ -504,7 +504,9 @@ fn pieces<M: Machine>(
         version: None,
     };
     let now_ms = crate::clock::now_ms();
-    let mut rest = records.iter().peekable();
+    let stored = records.iter().map(M::encode);
+    let stored: Vec<_> = stored.collect::<Result<_, _>>()?;
+    let mut rest = stored.iter().peekable();
     while rest.peek().is_some() {
         let mut builder = BatchBuilder::new(Codec::None);
         if let Some(transaction) = transaction {
@@ -512,12 +514,13 @@ fn pieces<M: Machine>(
             builder = builder.producer(id, epoch, -1).transactional();
         }
         let mut bytes = 0;
-        while bytes < BATCH_BYTES
-            && let Some(record) = rest.next()
+        // One that is large by itself has a batch of its own: it must not be refused for what is beside it.
+        while let Some(stored) =
+            rest.next_if(|next| bytes == 0 || bytes + next.len() <= BATCH_BYTES)
         {
-            let Stored { key, value } = M::encode(record)?;
-            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-            builder = builder.record(now_ms, Some(&key), value.as_deref());
+            let Stored { key, value } = stored;
+            bytes += stored.len();
+            builder = builder.record(now_ms, Some(key), value.as_deref());
         }
         pieces.push(Piece::Batch(builder.build()?, options.clone()));
     }

@@ -17,6 +17,8 @@ const TOPIC: &str = "__consumer_offsets";
 /// A number that is written with a value larger than the topic takes.
 const TOO_LARGE: u64 = 7777;
 
+/// Numbers from here on are written with a value of so many bytes.
+const SIZES: u64 = 200_000;
 /// A number that is written with a value of a part of a small log.
 const LARGE: u64 = 8888;
 
@@ -24,6 +26,7 @@ fn value_len(number: u64) -> usize {
     match number {
         TOO_LARGE => 2 << 20,
         LARGE => 100 << 10,
+        SIZES.. => number as usize,
         _ => 1,
     }
 }
@@ -235,6 +238,23 @@ async fn a_record_that_the_log_refuses_changes_nothing() {
     assert_eq!(world.sum().answer().await, Ok(0));
     world.add(1).answer().await.unwrap();
     assert_eq!(world.sum().answer().await, Ok(1));
+}
+
+/// Together they are more than a batch may have; each alone is not.
+#[tokio::test]
+async fn a_large_record_is_not_refused_for_what_is_beside_it() {
+    let mut world = World::new().await;
+    world.sum_again().await;
+    let numbers = [1, SIZES, 850_000, 850_001, 2, 3];
+    let written = world.counter.ask("k", move |_, _, out| {
+        for number in numbers {
+            out.record(number);
+        }
+    });
+    assert_eq!(written.answer().await, Ok(()));
+    world.reload().await;
+    let sum = numbers.iter().sum();
+    assert_eq!(world.sum().answer().await, Ok(sum));
 }
 
 #[tokio::test]
