@@ -49,12 +49,6 @@ pub(crate) use machine::{
 /// Partitions that are loaded at one time.
 const LOADS_MAX: usize = 8;
 
-/// How internal topics are kept: as Kafka does.
-const TOPIC_CONFIG: [(&str, &str); 2] = [
-    ("cleanup.policy", "compact"),
-    ("segment.bytes", "104857600"),
-];
-
 /// Makes a machine for a partition, given its index and the epoch of its leader, which is the coordinator's.
 type Make<M> = Arc<dyn Fn(i32, i32) -> M + Send + Sync>;
 
@@ -261,9 +255,10 @@ pub(crate) async fn create_internal(
     name: &str,
     partitions: u32,
 ) -> Result<Arc<Topic>, TopicError> {
-    let overrides = TOPIC_CONFIG.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-    let config = TopicConfig::new(overrides).expect("these are keys and values that topics have");
-    match topics.create(name, partitions, config).await {
+    match topics
+        .create(name, partitions, TopicConfig::internal())
+        .await
+    {
         Err(TopicError::Exists(_)) => topics
             .get(name)
             .ok_or_else(|| TopicError::Busy(name.to_owned())),

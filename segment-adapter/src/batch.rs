@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::compact::plain;
+use crate::compress::Codec;
 use crate::error::LogError;
 use crate::header::{BATCH_HEADER_LEN, BATCH_LENGTH_OVERHEAD, BatchHeader, CRC_START};
 use crate::record::{RecordHead, walk};
@@ -73,6 +75,21 @@ impl Batch {
             "crc {found:#010x}, expected {:#010x}",
             self.header.crc
         )))
+    }
+
+    /// The same batch with its records as they are without a codec, at most so many bytes of them.
+    ///
+    /// # Errors
+    /// `UnsupportedCompression`, `Undecodable`: they cannot be read. `MessageTooLarge`: there are more.
+    pub fn decompressed(&self, decompressed_bytes_max: u64) -> Result<Self, LogError> {
+        if self.header.attributes.codec()? == Codec::None {
+            return Ok(self.clone());
+        }
+        let mut records = Vec::new();
+        plain(self, decompressed_bytes_max, &mut records)?;
+        let mut header = self.header;
+        header.attributes = header.attributes.with_codec(Codec::None);
+        Self::new(header, &records)
     }
 
     /// Visits the records in order, decompressing as far as needed but never past `decompressed_bytes_max`.

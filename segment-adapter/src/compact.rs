@@ -66,7 +66,11 @@ impl Places {
 }
 
 /// The records of a batch, decompressed into `scratch` if they are compressed, at most `max` bytes of them.
-fn plain<'a>(batch: &'a Batch, max: u64, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], LogError> {
+pub(crate) fn plain<'a>(
+    batch: &'a Batch,
+    max: u64,
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a [u8], LogError> {
     let codec = batch.header().attributes.codec()?;
     let records = batch.record_bytes();
     if codec == Codec::None {

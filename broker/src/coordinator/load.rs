@@ -8,6 +8,9 @@ use super::machine::{Machine, Stored, StoredError};
 /// Read at a time, in bytes; a batch that is larger is read all the same.
 const READ_BYTES: usize = 1 << 20;
 
+/// Decompressed of one batch: as much as logs take of one.
+const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
+
 /// Why a partition was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
@@ -61,6 +64,8 @@ fn replay_batch<M: Machine>(
         if batch.header().records_count == 0 {
             continue;
         }
+        // The codec of the protocol is built without those of records.
+        let batch = batch.decompressed(DECOMPRESSED_BYTES_MAX)?;
         let decoded = RecordBatchDecoder::decode(&mut batch.bytes().clone())
             .map_err(|error| damaged(error.to_string()))?;
         for record in decoded.records {

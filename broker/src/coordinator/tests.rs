@@ -201,6 +201,31 @@ async fn what_was_written_is_there_after_a_reload() {
     assert_eq!(world.sum().answer().await, Ok(5050));
 }
 
+/// A setting of an operator, or a batch of before there was none, must not make the state unreadable.
+#[tokio::test]
+async fn batches_of_every_codec_are_loaded_whatever_brokers_say_of_topics() {
+    let mut world = World::new().await;
+    world.sum_again().await;
+    let settings = [("compression.type", "zstd"), ("max.message.bytes", "1")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    world.topics.set_defaults(settings.into());
+    world.add(1).answer().await.unwrap();
+    let index = world.counter.partition_of("k").unwrap();
+    let log = world.counter.log(index).unwrap();
+    let topic = world.topics.get(TOPIC).unwrap();
+    let epoch = topic.partition(index).unwrap().epoch().unwrap();
+    for (number, codec) in (2u64..).zip(segment_adapter::Codec::ALL) {
+        let batch = segment_adapter::BatchBuilder::new(codec)
+            .record(1, Some(&number.to_be_bytes()), Some(&[b'x'; 5000]))
+            .build()
+            .unwrap();
+        let append = log.append_as_leader(batch, epoch).unwrap();
+        append.durable().await.unwrap();
+    }
+    world.reload().await;
+    assert_eq!(world.sum().answer().await, Ok(1 + 2 + 3 + 4 + 5 + 6));
+}
+
 #[tokio::test]
 async fn a_failed_append_answers_everybody_and_the_shard_is_loaded_again() {
     let world = World::new().await;

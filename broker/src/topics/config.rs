@@ -15,6 +15,12 @@ pub(crate) use self::keys::KEYS;
 
 mod keys;
 
+/// What topics of the broker itself have that is not the default: as in Kafka.
+const INTERNAL: [(&str, &str); 2] = [
+    ("cleanup.policy", "compact"),
+    ("segment.bytes", "104857600"),
+];
+
 /// What a topic's creator chose.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct TopicConfig {
@@ -39,6 +45,19 @@ impl TopicConfig {
         let config = Self { overrides: checked };
         config.log().validate().map_err(|error| error.to_string())?;
         Ok(config)
+    }
+
+    /// That of a topic that belongs to the broker itself: every setting is said, so that none of brokers reaches it. Its
+    /// log is state: it must load again whatever an operator sets for topics of clients.
+    pub(crate) fn internal() -> Self {
+        let said = KEYS.iter().filter(|key| key.broker_name.is_some());
+        let mut overrides: BTreeMap<_, _> = said
+            .map(|key| (key.name.to_owned(), key.default.to_owned()))
+            .collect();
+        for (name, value) in INTERNAL {
+            overrides.insert(name.to_owned(), value.to_owned());
+        }
+        Self { overrides }
     }
 
     /// These values and no others, checked.
@@ -215,6 +234,28 @@ mod tests {
             let log = config(&[("compression.type", name)]).unwrap().log();
             assert_eq!(log.compression, codec, "{name}");
         }
+    }
+
+    #[test]
+    fn no_setting_of_brokers_reaches_a_topic_of_the_broker_itself() {
+        let internal = TopicConfig::internal();
+        let stored = internal.overrides().clone();
+        assert_eq!(TopicConfig::of(stored).unwrap(), internal);
+        let others = [
+            ("cleanup.policy", "delete"),
+            ("compression.type", "zstd"),
+            ("max.message.bytes", "0"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("message.timestamp.before.max.ms", "0"),
+            ("retention.ms", "1"),
+            ("segment.ms", "1"),
+            ("delete.retention.ms", "0"),
+        ];
+        let others = others.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let log = internal.log_over(&others.into());
+        assert_eq!(log, internal.log());
+        assert!(log.compact && !log.delete);
+        assert_eq!(log.segment_bytes, 104_857_600);
     }
 
     #[test]

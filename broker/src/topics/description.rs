@@ -100,7 +100,12 @@ impl Description {
             id,
             groups: stored.groups.into_iter().map(GroupId::new).collect(),
             placement,
-            config: TopicConfig::new(overrides).map_err(wrong)?,
+            config: if super::is_internal(topic) {
+                // Whatever it was made with.
+                TopicConfig::internal()
+            } else {
+                TopicConfig::new(overrides).map_err(wrong)?
+            },
         })
     }
 }

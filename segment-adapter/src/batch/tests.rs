@@ -74,6 +74,21 @@ fn golden_plain_batch_is_read_and_built() {
 }
 
 #[test]
+fn a_decompressed_batch_is_the_same_without_its_codec() {
+    let build = |codec| {
+        let batch = BatchBuilder::new(codec).record(5, Some(b"k"), Some(&[b'v'; 500]));
+        let batch = Batches::new(batch.build().unwrap()).next();
+        batch.unwrap().unwrap()
+    };
+    let plain = build(Codec::None);
+    for codec in Codec::ALL {
+        assert_eq!(build(codec).decompressed(1 << 20).unwrap(), plain);
+    }
+    let refused = build(Codec::Zstd).decompressed(100);
+    assert!(matches!(refused, Err(LogError::MessageTooLarge { .. })));
+}
+
+#[test]
 fn golden_marker_and_empty_batch_are_read() {
     let marker = one(&unhex(G4));
     marker.verify_checksum().unwrap();
