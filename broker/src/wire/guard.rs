@@ -11,6 +11,9 @@ pub(crate) const ELEMENTS_MAX: usize = 65_536;
 /// What an element may cost when decoded: the codec's largest structure is smaller.
 pub(crate) const ELEMENT_BYTES: usize = 256;
 
+/// Longest text.
+const TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Why a request does not reach the codec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -28,6 +31,9 @@ pub(crate) enum Refusal {
     /// A variable-length number of more than 32 bits.
     #[error("a variable-length number of more than 32 bits")]
     Overlong,
+    /// A text that is longer than any version without compact lengths can have; Java's limit, too.
+    #[error("a text of {0} bytes")]
+    LongText(usize),
     /// More elements than any client asks for.
     #[error("more than {ELEMENTS_MAX} elements in one request")]
     TooMany,
@@ -100,7 +106,11 @@ impl<'a> Walk<'a> {
                 } else {
                     nullable(i32::from(i16::from_be_bytes(self.array()?)))?
                 };
-                self.take(len.unwrap_or(0)).map(drop)
+                let len = len.unwrap_or(0);
+                if len > TEXT_BYTES_MAX {
+                    return Err(Refusal::LongText(len));
+                }
+                self.take(len).map(drop)
             }
             Shape::Blob => {
                 let len = self.long()?;

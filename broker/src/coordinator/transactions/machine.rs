@@ -1,6 +1,7 @@
 //! The transactional ids of one partition of `__transaction_state`: who holds each, what is to be ended, and when.
 //!
-//! Ids are forgotten after a time of rest, and when there are more than [`IDS_MAX`] the one that has rested for longest.
+//! Ids are forgotten after a time of rest, and when there are [`IDS_MAX`] the one that has rested for longest makes room
+//! for another, if it has rested for [`REST_MS`].
 //! A transaction that is older than its time-out is aborted here, with the epoch after its holder's: nobody has to ask.
 //! What is decided is put into the [`Outbox`] until every partition has its marker.
 
@@ -9,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use kafka_protocol::error::ResponseError;
 use segment_adapter::TransactionVersion;
 
 use super::{
@@ -21,8 +23,15 @@ use crate::coordinator::{Machine, Now, Out, Slot, Stored, StoredError};
 
 /// Transactional ids of one partition.
 const IDS_MAX: usize = 5_000;
-/// Ids that one pass over what is due takes.
+/// The longest transactional id, in bytes: well below what a record's key may have.
+const ID_BYTES_MAX: usize = 1_024;
+/// About the memory that all ids of one partition may have, with their transactions.
+const BYTES_MAX: usize = 16 << 20;
+/// An id makes room for another only after so long a rest: its producer may be between two transactions.
+const REST_MS: i64 = 15 * 60 * 1000;
+/// Ids that one pass over what is due takes, and about how many bytes of them.
 const DUE_MAX: usize = 256;
+const DUE_BYTES_MAX: usize = 2 << 20;
 /// The least time between two such passes.
 const PASS_PAUSE_MS: i64 = 100;
 
@@ -42,6 +51,9 @@ pub(crate) struct Ending {
     pub(crate) coordinator_epoch: i32,
 }
 
+/// When something is due, and of which id.
+type Due = (i64, String);
+
 /// The state of one partition.
 #[derive(Debug)]
 pub(crate) struct Transactions {
@@ -50,14 +62,20 @@ pub(crate) struct Transactions {
     id_expiration_ms: i64,
     outbox: Arc<Outbox>,
     known: BTreeMap<String, Transaction>,
+    /// About the memory of them.
+    bytes: usize,
+    /// Until then an id that is not known may be one that had to make room before its time.
+    made_room_until_ms: i64,
     /// Ongoing transactions by when their time is over, in wall time.
-    timeouts: BTreeSet<(i64, String)>,
+    timeouts: BTreeSet<Due>,
     /// Ids at rest by when they are forgotten.
-    expiries: BTreeSet<(i64, String)>,
+    expiries: BTreeSet<Due>,
     /// Who waits for the end of a transaction; gone with the shard, so nobody waits for ever.
     waiting: BTreeMap<String, Slot<()>>,
     /// Not before this is a pass made over what is due.
     rests_until_ms: i64,
+    /// The last that a pass has offered.
+    offered: Option<Due>,
     /// Wall time less the time that deadlines count in.
     skew_ms: i64,
     loaded: bool,
@@ -76,10 +94,13 @@ impl Transactions {
             id_expiration_ms,
             outbox,
             known: BTreeMap::new(),
+            bytes: 0,
+            made_room_until_ms: i64::MIN,
             timeouts: BTreeSet::new(),
             expiries: BTreeSet::new(),
             waiting: BTreeMap::new(),
             rests_until_ms: i64::MIN,
+            offered: None,
             skew_ms: 0,
             loaded: false,
         }
@@ -103,29 +124,63 @@ impl Transactions {
         now: Now,
         out: &mut Out<Change>,
     ) -> Result<Holder, Refused> {
-        let known = self.known.get(id);
-        if known.is_none() && self.known.len() >= IDS_MAX && spare.is_some() {
-            self.make_room(out)?;
+        self.note_time(now);
+        if id.len() > ID_BYTES_MAX {
+            return Err(ResponseError::InvalidRequest.into());
         }
+        let known = self.known.contains_key(id);
+        if !known && holder.is_some() && now.wall_ms < self.made_room_until_ms {
+            // It may have been replaced before its id made room: nobody knows any more.
+            return Err(ResponseError::ProducerFenced.into());
+        }
+        if !known && spare.is_some() {
+            self.check_room(weight(id, None))?;
+            if self.known.len() >= IDS_MAX {
+                self.make_room(now, out)?;
+            }
+        }
+        let known = self.known.get(id);
         let step = rules::init(known, holder, timeout_ms, spare, now.wall_ms);
         self.take(id, step, out)
     }
 
     /// Forgets whom nobody has asked for in the longest time.
-    fn make_room(&self, out: &mut Out<Change>) -> Result<(), Refused> {
-        use kafka_protocol::error::ResponseError::CoordinatorNotAvailable;
-        let Some((_, id)) = self.expiries.first() else {
+    fn make_room(&mut self, now: Now, out: &mut Out<Change>) -> Result<(), Refused> {
+        let first = self.expiries.first().map(|(_, id)| id);
+        let rested = first.and_then(|id| Some((id, self.known.get(id)?.updated_ms)));
+        let rested = rested.filter(|(_, since)| now.wall_ms.saturating_sub(*since) >= REST_MS);
+        let Some((id, since)) = rested else {
             tracing::warn!(
                 partition = self.partition,
-                "{IDS_MAX} transactions are going on, as many as there may be"
+                "{IDS_MAX} transactional ids are in use, as many as there may be"
             );
-            return Err(CoordinatorNotAvailable.into());
+            return Err(ResponseError::CoordinatorNotAvailable.into());
         };
+        tracing::info!(
+            id,
+            partition = self.partition,
+            "a transactional id makes room for another"
+        );
+        let until = since.saturating_add(self.id_expiration_ms);
         out.record(Change {
             id: id.clone(),
             txn: None,
         });
+        self.made_room_until_ms = self.made_room_until_ms.max(until);
         Ok(())
+    }
+
+    /// Whether there is memory for so much more.
+    fn check_room(&self, more: usize) -> Result<(), Refused> {
+        if self.bytes.saturating_add(more) <= BYTES_MAX {
+            return Ok(());
+        }
+        tracing::warn!(
+            partition = self.partition,
+            bytes = self.bytes,
+            "transactions have as much memory as they may"
+        );
+        Err(ResponseError::CoordinatorNotAvailable.into())
     }
 
     pub(super) fn add(
@@ -137,7 +192,12 @@ impl Transactions {
         now: Now,
         out: &mut Out<Change>,
     ) -> Result<(), Refused> {
+        self.note_time(now);
         let step = rules::add(self.known.get(id), holder, partitions, version, now.wall_ms);
+        if let Some(change) = step.changes.last() {
+            let before = self.known.get(id).map_or(0, |txn| weight(id, Some(txn)));
+            self.check_room(weight(id, Some(change)).saturating_sub(before))?;
+        }
         self.take(id, step, out)
     }
 
@@ -157,6 +217,7 @@ impl Transactions {
         out: &mut Out<Change>,
         done: Slot<()>,
     ) -> Result<Holder, Refused> {
+        self.note_time(now);
         let known = self.known.get(id);
         let step = rules::end(known, holder, commit, version, spare, now.wall_ms);
         match step.changes.last() {
@@ -197,6 +258,7 @@ impl Transactions {
 
     /// Every partition has its marker.
     pub(super) fn complete(&mut self, id: &str, ending: &Ending, now: Now, out: &mut Out<Change>) {
+        self.note_time(now);
         if self.ending(id).as_ref() != Some(ending) {
             return;
         }
@@ -230,6 +292,33 @@ impl Transactions {
         txn.updated_ms.saturating_add(self.id_expiration_ms)
     }
 
+    /// What one pass takes of what is due: time-outs before ids at rest. If the pass before was refused, it takes one alone,
+    /// and each pass another: what cannot be written does not hold up the rest.
+    fn due(&self, now_ms: i64) -> Vec<Due> {
+        let due = |all| BTreeSet::iter(all).take_while(move |(at, _)| *at <= now_ms);
+        let is_left = |due: &&Due| self.timeouts.contains(*due) || self.expiries.contains(*due);
+        if let Some(refused) = self.offered.as_ref().filter(is_left) {
+            let all = || due(&self.timeouts).chain(due(&self.expiries));
+            let after = all().skip_while(|due| *due != refused).nth(1);
+            return after
+                .or_else(|| all().next())
+                .into_iter()
+                .cloned()
+                .collect();
+        }
+        let mut bytes = 0;
+        let mut has_room = |(_, id): &&Due| {
+            let room = bytes <= DUE_BYTES_MAX;
+            bytes += weight(id, self.known.get(id));
+            room
+        };
+        let all = due(&self.timeouts)
+            .take(DUE_MAX)
+            .chain(due(&self.expiries).take(DUE_MAX));
+        all.take_while(|due| has_room(due)).cloned().collect()
+    }
+
+    /// So that a clock that was set does not move what is due.
     fn note_time(&mut self, now: Now) {
         self.skew_ms = now.wall_ms.saturating_sub_unsigned(now.mono_ms);
     }
@@ -245,6 +334,13 @@ impl Transactions {
     }
 }
 
+/// About the memory of an id: it is kept with its transaction, and with when something is due.
+fn weight(id: &str, txn: Option<&Transaction>) -> usize {
+    let partitions = txn.iter().flat_map(|txn| &txn.partitions);
+    let of_topics = partitions.map(|(topic, indexes)| 128 + topic.len() + 8 * indexes.len());
+    512 + 2 * id.len() + of_topics.sum::<usize>()
+}
+
 /// When the transaction has lasted for as long as it may.
 fn timeout_at(txn: &Transaction) -> i64 {
     txn.started_ms.saturating_add(txn.timeout_ms.into())
@@ -255,7 +351,7 @@ impl Machine for Transactions {
 
     fn encode(change: &Change) -> Result<Stored, StoredError> {
         Ok(Stored {
-            key: record::encode_key(&change.id),
+            key: record::encode_key(&change.id).map_err(stored_error)?,
             value: change.txn.as_ref().map(record::encode_value),
         })
     }
@@ -273,9 +369,12 @@ impl Machine for Transactions {
 
     fn replay(&mut self, Change { id, txn }: Change, _: Option<i64>) {
         self.forget_deadline(&id);
+        let before = self.known.get(&id).map(|txn| weight(&id, Some(txn)));
+        self.bytes -= before.unwrap_or(0);
         match txn.filter(|txn| txn.status != Status::Dead) {
             None => drop(self.known.remove(&id)),
             Some(txn) => {
+                self.bytes += weight(&id, Some(&txn));
                 self.note_deadline(&id, &txn);
                 if self.loaded && txn.status.is_ending() {
                     self.outbox.put(self.partition, &id);
@@ -309,25 +408,23 @@ impl Machine for Transactions {
     fn expire(&mut self, now: Now, out: &mut Out<Change>) {
         self.note_time(now);
         self.rests_until_ms = now.wall_ms.saturating_add(PASS_PAUSE_MS);
-        let due = |all: &BTreeSet<(i64, String)>| {
-            let due = all.iter().take_while(|(at, _)| *at <= now.wall_ms);
-            due.take(DUE_MAX)
-                .map(|(_, id)| id.clone())
-                .collect::<Vec<_>>()
-        };
-        for id in due(&self.timeouts) {
-            if let Some(txn) = self.known.get(&id) {
+        let due = self.due(now.wall_ms);
+        self.offered = due.last().cloned();
+        for (at, id) in due {
+            let Some(txn) = self.known.get(&id) else {
+                continue;
+            };
+            if txn.status == Status::Ongoing {
                 tracing::info!(
                     id,
                     producer_id = txn.producer_id,
                     "a transaction has timed out: it is aborted"
                 );
                 self.write(&id, txn.fenced(false, now.wall_ms), out);
+            } else {
+                tracing::debug!(id, at, "a transactional id is forgotten");
+                out.record(Change { id, txn: None });
             }
-        }
-        for id in due(&self.expiries) {
-            tracing::debug!(id, "a transactional id is forgotten");
-            out.record(Change { id, txn: None });
         }
     }
 }

@@ -30,16 +30,18 @@ pub(crate) enum RecordError {
     Field { field: &'static str, value: i64 },
     #[error("a transaction record with a text that is not UTF-8")]
     Text,
+    #[error("a transactional id of {0} bytes")]
+    Id(usize),
 }
 
 /// The key of a transactional id.
-pub(crate) fn encode_key(id: &str) -> Bytes {
+pub(crate) fn encode_key(id: &str) -> Result<Bytes, RecordError> {
+    let len = i16::try_from(id.len()).map_err(|_| RecordError::Id(id.len()))?;
     let mut bytes = BytesMut::with_capacity(4 + id.len());
     bytes.put_i16(KEY_VERSION);
-    // The id came as a text of the protocol, or from such a record.
-    bytes.put_i16(i16::try_from(id.len()).unwrap_or(i16::MAX));
-    bytes.put_slice(&id.as_bytes()[..id.len().min(i16::MAX as usize)]);
-    bytes.freeze()
+    bytes.put_i16(len);
+    bytes.put_slice(id.as_bytes());
+    Ok(bytes.freeze())
 }
 
 /// The transactional id of a key.

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
-    messages::{ApiKey, FetchRequest, TopicName},
+    messages::{ApiKey, FetchRequest, InitProducerIdRequest, TopicName, TransactionalId},
     protocol::{Decodable, Encodable, StrBytes},
 };
 use proptest::prelude::*;
@@ -172,6 +172,18 @@ fn a_known_tagged_field_of_another_size_is_refused() {
     body.extend_from_slice(&[1, 0, 5, 2, b'c', 0, 0, 0]); // cluster id: 2 bytes in 5
     let refused = Refusal::TaggedSize { tag: 0, extra: 3 };
     assert_eq!(guarded(api, 12, &body), Err(refused));
+}
+
+#[test]
+fn a_compact_text_is_no_longer_than_others_can_be() {
+    let api = apis::find(ApiKey::InitProducerId as i16).unwrap();
+    let request = |len: usize| {
+        let id = TransactionalId(StrBytes::from_string("a".repeat(len)));
+        let request = InitProducerIdRequest::default().with_transactional_id(Some(id));
+        guarded(api, 4, &encoded(&request, 4))
+    };
+    assert_eq!(request(32_767), Ok(0));
+    assert_eq!(request(32_768), Err(Refusal::LongText(32_768)));
 }
 
 #[test]

@@ -126,14 +126,35 @@ fn past_the_limit_the_id_that_has_rested_for_longest_is_forgotten() {
         .run(|m, out| m.add("0", (7, 0), &partitions(), V0, at(0), out))
         .0
         .unwrap();
-    let init = |m: &mut Transactions, out: &mut _| m.init("new", None, 1, Some(8), at(9_000), out);
-    assert_eq!(machine.run(init).0, Ok((8, 0)));
+    let come = |id: &'static str, holder, ms| {
+        move |m: &mut Transactions, out: &mut Out<Change>| {
+            m.init(id, holder, 1, Some(8), at(ms), out)
+        }
+    };
+    // Each may be between two of its transactions.
+    let full = Err(Refused::Error(E::CoordinatorNotAvailable));
+    assert_eq!(machine.run(come("new", None, REST_MS)).0, full);
+    assert_eq!(machine.run(come("new", None, REST_MS + 1)).0, Ok((8, 0)));
     assert_eq!(machine.known.len(), IDS_MAX);
     assert_eq!(
         (machine.status("0"), machine.status("1")),
         (Some(Status::Ongoing), None)
     );
-    for index in 2..IDS_MAX {
+    // Who held it may have been replaced meanwhile: nobody knows, so it is not let in over whoever has.
+    let fenced = Err(Refused::Error(E::ProducerFenced));
+    let again = come("1", Some((7, 0)), DAY_MS);
+    assert_eq!(machine.run(again).0, fenced);
+    let again = come("1", Some((7, 0)), DAY_MS + 1);
+    assert_eq!(machine.run(again).0, Ok((8, 0)));
+    machine.run(|m, out| {
+        out.record(Change {
+            id: "1".into(),
+            txn: None,
+        });
+        m.note_time(at(0));
+    });
+    assert_eq!(machine.status("2"), None);
+    for index in 3..IDS_MAX {
         let id = format!("{index}");
         machine
             .run(|m, out| m.add(&id, (7, 0), &partitions(), V0, at(0), out))
@@ -144,12 +165,97 @@ fn past_the_limit_the_id_that_has_rested_for_longest_is_forgotten() {
         .run(|m, out| m.add("new", (8, 0), &partitions(), V0, at(0), out))
         .0
         .unwrap();
+    machine.begin("last", 1_000_000, 0);
     let init =
         |m: &mut Transactions, out: &mut _| m.init("newer", None, 1, Some(9), at(9_000), out);
     assert_eq!(
         machine.run(init).0,
         Err(Refused::Error(E::CoordinatorNotAvailable))
     );
+}
+
+#[test]
+fn a_clock_that_is_set_moves_no_time_out_of_what_begins_then() {
+    const YEAR_MS: i64 = 365 * DAY_MS;
+    let mut machine = machine();
+    let late = Now {
+        wall_ms: YEAR_MS,
+        mono_ms: 10,
+    };
+    let init = |m: &mut Transactions, out: &mut _| m.init("id", None, 500, Some(7), late, out);
+    machine.run(init).0.unwrap();
+    let add = |m: &mut Transactions, out: &mut _| m.add("id", (7, 0), &partitions(), V0, late, out);
+    machine.run(add).0.unwrap();
+    assert_eq!(machine.deadline(), Some(510));
+}
+
+/// What the log refuses, for whatever reason, is not offered for ever together with what it would take.
+#[test]
+fn one_that_cannot_be_written_does_not_hold_up_the_others() {
+    let mut machine = machine();
+    for (id, ms) in [("a", 1), ("b", 2), ("c", 3)] {
+        machine.begin(id, 100, ms);
+    }
+    let offer = |machine: &mut Transactions, ms| {
+        let mut out = Out::default();
+        machine.expire(at(ms), &mut out);
+        out.settle()
+    };
+    let ids = |changes: &[Change]| {
+        let ids = changes.iter().map(|change| change.id.clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&offer(&mut machine, 200)), ["a", "b", "c"]);
+    assert_eq!(ids(&offer(&mut machine, 300)), ["a"]);
+    let taken = offer(&mut machine, 400);
+    assert_eq!(ids(&taken), ["b"]);
+    for change in taken {
+        machine.replay(change, None);
+    }
+    assert_eq!(ids(&offer(&mut machine, 500)), ["a", "c"]);
+    assert_eq!(ids(&offer(&mut machine, 600)), ["a"]);
+    assert_eq!(ids(&offer(&mut machine, 700)), ["c"]);
+    assert_eq!(ids(&offer(&mut machine, 800)), ["a"]);
+}
+
+#[test]
+fn an_id_is_short_and_all_transactions_have_so_much_memory() {
+    let mut machine = machine();
+    let mut init = |id: &str| {
+        let init = |m: &mut Transactions, out: &mut _| m.init(id, None, 9, Some(7), at(0), out);
+        machine.run(init).0
+    };
+    assert_eq!(init(&"x".repeat(ID_BYTES_MAX)), Ok((7, 0)));
+    let too_long = init(&"x".repeat(ID_BYTES_MAX + 1));
+    assert_eq!(too_long, Err(Refused::Error(E::InvalidRequest)));
+
+    let many = Partitions::from([("t".to_owned(), (0..200_000).collect())]);
+    let mut refused = None;
+    for index in 0..20 {
+        let id = format!("{index}");
+        let init = |m: &mut Transactions, out: &mut _| m.init(&id, None, 9, Some(7), at(0), out);
+        machine.run(init).0.unwrap();
+        let add = |m: &mut Transactions, out: &mut _| m.add(&id, (7, 0), &many, V0, at(0), out);
+        refused = machine.run(add).0.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused, Some(Refused::Error(E::CoordinatorNotAvailable)));
+    assert!(machine.bytes <= BYTES_MAX && machine.bytes > BYTES_MAX / 2);
+    // One pass takes a part of what is due.
+    let (_, written) = machine.run(|m, out| m.expire(at(100), out));
+    assert_eq!(written.len(), 2);
+    for change in machine.known.keys().cloned().collect::<Vec<_>>() {
+        machine.replay(
+            Change {
+                id: change,
+                txn: None,
+            },
+            None,
+        );
+    }
+    assert_eq!(machine.bytes, 0);
 }
 
 /// A load is the same as having been there, and takes up what was decided.

@@ -33,7 +33,7 @@ fn going_on() -> Transaction {
 #[test]
 fn golden_key() {
     let golden = bytes("0000 0004 74786e31");
-    assert_eq!(encode_key("txn1"), golden);
+    assert_eq!(encode_key("txn1").unwrap(), golden);
     assert_eq!(decode_key(&golden).as_deref(), Ok("txn1"));
     assert_eq!(
         decode_key(&bytes("0001 0000")),
@@ -45,6 +45,16 @@ fn golden_key() {
         Err(RecordError::Long(1))
     );
     assert_eq!(decode_key(&bytes("0000 0001 ff")), Err(RecordError::Text));
+}
+
+/// A key that is cut may end within a letter, or be that of another id.
+#[test]
+fn an_id_that_a_key_cannot_hold_is_no_key() {
+    let longest = "a".repeat(i16::MAX as usize);
+    let key = encode_key(&longest).unwrap();
+    assert_eq!(decode_key(&key).as_deref(), Ok(longest.as_str()));
+    let longer = format!("{}é", &longest[1..]);
+    assert_eq!(encode_key(&longer), Err(RecordError::Id(32_768)));
 }
 
 #[test]
