@@ -168,6 +168,12 @@ impl Producers {
         Some(self.known.get(&id)?.epoch)
     }
 
+    /// The coordinator's epoch of the last marker of a producer; -1 if there is none.
+    pub(crate) fn coordinator_epoch(&self, id: i64) -> i32 {
+        let known = self.known.get(&id);
+        known.map_or(-1, |known| known.coordinator_epoch)
+    }
+
     /// Where the oldest open transaction begins.
     fn first_undecided(&self) -> Option<i64> {
         self.open.first_key_value().map(|(first, _)| *first)

@@ -80,7 +80,7 @@ pub(crate) fn validate(
     let mut batches = 0usize;
     for batch in Batches::new(records.clone()) {
         let batch = batch?;
-        check_as_sent(&batch, config)?;
+        check_as_sent(&batch, config, origin)?;
         first.get_or_insert(batch);
         batches += 1;
     }
@@ -160,7 +160,7 @@ fn rebuild(
     })
 }
 
-fn check_as_sent(batch: &Batch, config: &LogConfig) -> Result<(), LogError> {
+fn check_as_sent(batch: &Batch, config: &LogConfig, origin: Origin) -> Result<(), LogError> {
     let header = batch.header();
     if header.base_offset != 0 {
         return Err(LogError::invalid_record(format!(
@@ -169,7 +169,9 @@ fn check_as_sent(batch: &Batch, config: &LogConfig) -> Result<(), LogError> {
         )));
     }
     let len = batch.bytes().len() as u64;
-    if len > config.max_message_bytes {
+    // No setting keeps a transaction from its end.
+    let is_marker = origin == Origin::Coordinator && header.attributes.is_control();
+    if len > config.max_message_bytes && !is_marker {
         return Err(LogError::MessageTooLarge {
             len,
             max: config.max_message_bytes,

@@ -72,6 +72,22 @@ impl KafkaLog {
         state.producers.has_open_txn(producer_id, producer_epoch)
     }
 
+    /// Whether the producer has an open transaction here, in whatever epoch.
+    pub fn is_in_transaction(&self, producer_id: i64) -> bool {
+        let state = self.shared.state.lock();
+        let epoch = state.producers.epoch(producer_id);
+        epoch.is_some_and(|epoch| state.producers.has_open_txn(producer_id, epoch))
+    }
+
+    /// The coordinator's epoch of the last marker of a producer; -1 if there is none.
+    pub fn coordinator_epoch(&self, producer_id: i64) -> i32 {
+        self.shared
+            .state
+            .lock()
+            .producers
+            .coordinator_epoch(producer_id)
+    }
+
     /// Appends the marker that ends a transaction. One without a batch here is ended likewise: its epochs count.
     ///
     /// # Errors

@@ -44,6 +44,24 @@ fn patched(bytes: &Bytes, patch: impl FnOnce(&mut BatchHeader)) -> Bytes {
     out.freeze()
 }
 
+#[test]
+fn no_setting_refuses_a_marker() {
+    let marker = Marker {
+        commit: true,
+        coordinator_epoch: 1,
+    };
+    let marker = marker.build(7, 0, NOW).unwrap();
+    let config = LogConfig {
+        max_message_bytes: 0,
+        compression: Some(Codec::Zstd),
+        ..config()
+    };
+    let taken = validate(&marker, &config, NOW, Origin::Coordinator).unwrap();
+    assert_eq!(taken.unwrap().codec(), Codec::None);
+    let refused = validate(&marker, &config, NOW, Origin::Client);
+    assert!(matches!(refused, Err(LogError::MessageTooLarge { .. })));
+}
+
 /// A batch whose records are these bytes after compression.
 fn raw(codec: Codec, records: &[u8], count: i32) -> Bytes {
     packed(codec, &codec.compress(records).unwrap(), count)
