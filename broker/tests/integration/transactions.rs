@@ -129,7 +129,12 @@ impl Transactional {
             .record(1_000, None, Some(value.as_bytes()))
             .build()
             .unwrap();
-        let request = produce(topic, partition, -1, batch);
+        let mut request = produce(topic, partition, -1, batch);
+        if version >= 13 {
+            let found = self.client.metadata(12, Some(&[topic]));
+            request.topic_data[0].topic_id = found.topics[0].topic_id;
+            request.topic_data[0].name = topic_name("");
+        }
         let request = request.with_transactional_id(Some(transactional_id(&self.id)));
         let answer: ProduceResponse = self.client.call(ApiKey::Produce, version, &request);
         answer.responses[0].partition_responses[0].error_code
@@ -451,6 +456,11 @@ fn f52_a_partition_that_is_not_of_the_transaction_is_not_written() {
     assert_eq!(producer.ask_write(11, "t", 1, "v"), ABORTABLE);
     // From version 12 on nobody has to say it before.
     assert_eq!(producer.ask_write(12, "t", 1, "v"), 0);
+    client.create("by-id", 1);
+    assert_eq!(producer.ask_write(13, "by-id", 0, "v"), 0);
+    let topics = producer.describe().topics;
+    let topics: Vec<_> = topics.iter().map(|topic| topic.topic.as_str()).collect();
+    assert_eq!(topics, ["by-id", "t"]);
     let stranger = Transactional::new(&running, "stranger").producer;
     producer.producer = stranger;
     assert_eq!(producer.ask_write(11, "t", 0, "v"), INVALID_MAPPING);
