@@ -109,6 +109,8 @@ pub(crate) struct Topics {
 
 #[derive(Debug, Default)]
 struct Names {
+    /// How often the topics have changed.
+    version: u64,
     by_name: BTreeMap<String, Arc<Topic>>,
     name_by_id: BTreeMap<Uuid, String>,
 }
@@ -173,6 +175,18 @@ impl Topics {
     pub(crate) fn by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         let names = self.names.read();
         names.by_name.get(names.name_by_id.get(&id)?).cloned()
+    }
+
+    /// A number that is another one when a topic has come, gone or changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.names.read().version
+    }
+
+    /// The names that pass.
+    pub(crate) fn select(&self, passes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+        let names = self.names.read();
+        let selected = names.by_name.keys().filter(|name| passes(name));
+        selected.cloned().collect()
     }
 
     /// Every topic, by name.
@@ -420,11 +434,13 @@ impl Drop for Busy {
 
 impl Names {
     fn insert(&mut self, topic: Arc<Topic>) {
+        self.version += 1;
         self.name_by_id.insert(topic.id, topic.name.clone());
         self.by_name.insert(topic.name.clone(), topic);
     }
 
     fn remove(&mut self, topic: &Topic) {
+        self.version += 1;
         self.name_by_id.remove(&topic.id);
         self.by_name.remove(&topic.name);
     }
