@@ -18,6 +18,10 @@ pub struct Coordinator {
     pub group_session_min_ms: u64,
     /// Longest session that a member may ask for.
     pub group_session_max_ms: u64,
+    /// How long a member of a consumer group may be silent.
+    pub consumer_session_timeout_ms: u64,
+    /// How often a member of a consumer group is asked to send.
+    pub consumer_heartbeat_interval_ms: i32,
     /// Most bytes of what a client may note with an offset.
     pub offset_metadata_bytes_max: usize,
     /// How long an offset is kept after its group was last used.
@@ -35,6 +39,8 @@ impl Default for Coordinator {
             groups_per_partition_max: 10_000,
             group_session_min_ms: 6_000,
             group_session_max_ms: 1_800_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
             offset_metadata_bytes_max: 4096,
             offsets_retention_minutes: 10_080,
             offsets_retention_check_interval_ms: 600_000,
@@ -69,6 +75,15 @@ impl Coordinator {
             format!(
                 "{} is not within 1..={} (coordinator.group_session_max_ms)",
                 self.group_session_min_ms, self.group_session_max_ms
+            ),
+        );
+        let heartbeat_ms = u64::try_from(self.consumer_heartbeat_interval_ms).unwrap_or(0);
+        check(
+            (1..self.consumer_session_timeout_ms).contains(&heartbeat_ms),
+            "coordinator.consumer_heartbeat_interval_ms",
+            format!(
+                "{} is not within 1..{} (coordinator.consumer_session_timeout_ms)",
+                self.consumer_heartbeat_interval_ms, self.consumer_session_timeout_ms
             ),
         );
         check(

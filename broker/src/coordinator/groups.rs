@@ -12,11 +12,15 @@ use std::{
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 
-use self::group::{Group, Kept};
+use self::{
+    consumer::ConsumerSettings,
+    group::{Group, Kept},
+};
 use super::{Coordinator, Machine, Now, Out, Stored, StoredError};
 use crate::{config::Coordinator as Config, topics::Topics};
 
 mod commit;
+pub(crate) mod consumer;
 mod describe;
 mod expire;
 mod fetch;
@@ -24,6 +28,7 @@ mod group;
 mod heartbeat;
 mod join;
 mod leave;
+mod protocol;
 mod rebalance;
 mod record;
 mod remove;
@@ -55,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) retention_ms: i64,
     /// How often offsets are looked through for old ones.
     pub(crate) retention_check_ms: u64,
+    pub(crate) consumer: ConsumerSettings,
 }
 
 /// What a member is told when it has joined, or why it has not.
@@ -150,6 +156,11 @@ impl Groups {
             session_max_ms: config.group_session_max_ms,
             retention_ms: i64::from(config.offsets_retention_minutes) * 60_000,
             retention_check_ms: config.offsets_retention_check_interval_ms,
+            consumer: ConsumerSettings {
+                session_ms: config.consumer_session_timeout_ms,
+                heartbeat_ms: config.consumer_heartbeat_interval_ms,
+                members_max: config.group_members_max,
+            },
         });
         let make = move |_, _| Self::new(settings.clone());
         Coordinator::new(topics, TOPIC, config.partitions, make)
@@ -276,16 +287,19 @@ impl Machine for Groups {
                         std::mem::take(&mut group.offsets),
                         std::mem::take(&mut group.undecided),
                     );
+                    let consumer = std::mem::take(&mut group.consumer);
                     let timer = group.timer;
                     *group = Group {
                         offsets,
                         undecided,
+                        consumer,
                         timer,
                         ..Group::new(&id, -1)
                     };
                     self.rearm(&id);
                 }
             }
+            Record::Consumer(record) => self.replay_consumer(record),
         }
     }
 
@@ -314,6 +328,7 @@ impl Machine for Groups {
             if let Some(group) = self.groups.get_mut(&id) {
                 let members = group.members.values_mut();
                 members.for_each(|member| member.touch(now.mono_ms));
+                group.consumer.loaded(now, &self.settings.consumer);
             }
             self.rearm(&id);
         }

@@ -41,6 +41,7 @@ impl Groups {
     ) -> Done {
         let in_transaction = matches!(within, CommitIn::Transaction(_));
         let checked = match self.groups.get_mut(&commit.group) {
+            Some(group) if group.consumer.exists() => group.check_consumer_commit(&commit, &within),
             Some(group) => group.check_commit(&commit, in_transaction, now),
             None => self.check_unknown(&commit, &within),
         };
@@ -98,5 +99,29 @@ impl Group {
             member.touch(now.mono_ms);
         }
         Ok(())
+    }
+
+    /// Of a consumer group every member commits, at its epoch.
+    fn check_consumer_commit(&self, commit: &Commit, within: &CommitIn) -> Done {
+        let (id, epoch) = (&commit.member_id, commit.generation);
+        let says_who = epoch >= 0 || !id.is_empty() || commit.instance.is_some();
+        let may_be_anybody = matches!(within, CommitIn::Transaction(_)) && !says_who;
+        if may_be_anybody || (epoch < 0 && self.consumer.is_empty()) {
+            return Ok(());
+        }
+        let checked = self.consumer.check_epoch(id, epoch);
+        match (checked, within) {
+            (Err(ResponseError::StaleMemberEpoch), CommitIn::Transaction(_)) => {
+                Err(ResponseError::IllegalGeneration)
+            }
+            // Of a version that cannot tell its member of another epoch.
+            (
+                Ok(()) | Err(ResponseError::StaleMemberEpoch),
+                CommitIn::Nothing {
+                    unknown: ResponseError::IllegalGeneration,
+                },
+            ) => Err(ResponseError::UnsupportedVersion),
+            (checked, _) => checked,
+        }
     }
 }

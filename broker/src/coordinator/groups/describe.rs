@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Groups,
+    consumer::DescribedConsumers,
     group::{Group, State},
 };
 
@@ -13,7 +14,14 @@ pub(crate) struct Listed {
     pub(crate) id: String,
     pub(crate) protocol_type: String,
     pub(crate) state: &'static str,
+    /// Kafka's word for the protocol of its members.
+    pub(crate) kind: &'static str,
 }
+
+/// The type of groups whose members agree among themselves.
+const CLASSIC: &str = "classic";
+/// The type of groups whose assignment the server computes, and what they are for.
+const CONSUMER: &str = "consumer";
 
 /// A group and its members.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,17 +80,35 @@ impl Groups {
     pub(crate) fn list(&self) -> Vec<Listed> {
         let groups = self.groups.values();
         groups
-            .map(|group| Listed {
-                id: group.id.clone(),
-                protocol_type: group.protocol_type.clone().unwrap_or_default(),
-                state: group.state.name(),
+            .map(|group| match group.consumer.exists() {
+                true => Listed {
+                    id: group.id.clone(),
+                    protocol_type: CONSUMER.to_owned(),
+                    state: group.consumer.state(),
+                    kind: CONSUMER,
+                },
+                false => Listed {
+                    id: group.id.clone(),
+                    protocol_type: group.protocol_type.clone().unwrap_or_default(),
+                    state: group.state.name(),
+                    kind: CLASSIC,
+                },
             })
             .collect()
     }
 
-    /// A group, if there is one.
+    /// A classic group, if there is one.
     pub(crate) fn describe(&self, id: &str) -> Option<Described> {
-        self.groups.get(id).map(Group::describe)
+        let group = self.groups.get(id);
+        let classic = group.filter(|group| !group.consumer.exists());
+        classic.map(Group::describe)
+    }
+
+    /// A consumer group, if there is one.
+    pub(crate) fn describe_consumers(&self, id: &str) -> Option<DescribedConsumers> {
+        let group = self.groups.get(id);
+        let group = group.filter(|group| group.consumer.exists());
+        group.map(|group| group.consumer.describe())
     }
 }
 

@@ -37,6 +37,8 @@ impl Group {
             tracing::info!(group = self.id, members = ?silent, "sessions have ended");
         }
         self.remove_all(&silent, now, settings, out);
+        let consumers = self.consumer.expire(&self.id, now).into_iter();
+        consumers.for_each(|record| out.record(Record::Consumer(record)));
         if self.join_deadline.is_some_and(|at| at <= now.mono_ms) {
             self.join_is_over(now, settings, out);
         }
@@ -51,6 +53,7 @@ impl Group {
     /// The offsets that are too old, and whether nothing else is left of the group.
     fn expired(&self, now_ms: i64, retention_ms: i64) -> (Vec<(String, i32)>, bool) {
         let subscribed = match (self.state, &self.protocol_type) {
+            _ if !self.consumer.is_empty() => Some(self.consumer.topics()),
             (State::Empty, _) | (_, None) => Some(BTreeSet::new()),
             (State::Stable, _) => self.subscribed(),
             _ => None,
@@ -84,6 +87,7 @@ impl Group {
             .map(|(key, _)| key.clone());
         let old: Vec<_> = old.take(OFFSETS_AT_ONCE).collect();
         let is_over = self.state == State::Empty
+            && self.consumer.is_empty()
             && self.pending.is_empty()
             && self.undecided.is_empty()
             && old.len() == self.offsets.len();
@@ -105,6 +109,12 @@ impl Groups {
                     partition,
                     value: None,
                 });
+            }
+            if is_over {
+                let consumers = group.consumer.tombstones(&group.id);
+                consumers
+                    .into_iter()
+                    .for_each(|r| out.record(Record::Consumer(r)));
             }
             if is_over && group.recorded {
                 out.record(Record::Group {

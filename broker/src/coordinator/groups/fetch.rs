@@ -2,7 +2,7 @@
 
 use kafka_protocol::error::ResponseError;
 
-use super::{Committed, Groups, group::Group};
+use super::{Committed, Done, Groups, group::Group};
 
 /// What a group has for a partition. Nothing is not an error (F32).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,16 @@ pub(crate) struct Fetched {
 }
 
 impl Groups {
+    /// Whether somebody may fetch who says that it is a member of a consumer group: 25, 113. Nobody else has to be one.
+    pub(crate) fn check_fetch(&self, id: &str, member: Option<&str>, epoch: i32) -> Done {
+        let group = self.groups.get(id);
+        match group.filter(|group| group.consumer.exists()) {
+            None => Ok(()),
+            Some(_) if member.is_none() && epoch < 0 => Ok(()),
+            Some(group) => group.consumer.check_epoch(member.unwrap_or(""), epoch),
+        }
+    }
+
     /// What is committed for these partitions, or for all that the group knows, in the order of topics. With `stable`, a
     /// partition whose offset an open transaction may change is an error (F51).
     pub(crate) fn fetch_offsets(

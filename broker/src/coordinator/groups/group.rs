@@ -7,6 +7,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::{
     Joined, JoinedMember, Synced,
+    consumer::ConsumerGroup,
     record::{Committed, GroupValue, MemberValue, subscribed},
 };
 use crate::coordinator::Slot;
@@ -75,6 +76,8 @@ pub(super) struct Group {
     pub(super) offsets: Offsets,
     /// Of open transactions, by producer id.
     pub(super) undecided: BTreeMap<i64, Offsets>,
+    /// Its members, if they are of the new protocol; then it is empty as a classic group.
+    pub(super) consumer: ConsumerGroup,
 }
 
 /// A member of a classic group.
@@ -129,6 +132,7 @@ impl Group {
             && self.offsets.is_empty()
             && self.undecided.is_empty()
             && self.state == State::Empty
+            && self.consumer.is_blank()
     }
 
     /// Whether this is a member: 25, or 82 for one whose place another has taken.
@@ -320,6 +324,7 @@ impl Group {
         let sessions = self.members.values().map(|member| member.deadline);
         let pending = self.pending.values().copied();
         let phases = self.join_deadline.into_iter().chain(self.sync_deadline);
-        sessions.chain(pending).chain(phases).min()
+        let consumers = self.consumer.next_deadline();
+        sessions.chain(pending).chain(phases).chain(consumers).min()
     }
 }

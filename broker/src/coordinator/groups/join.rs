@@ -41,7 +41,8 @@ impl Groups {
     /// Answers when the rebalance is over that this begins or takes part in.
     pub(crate) fn join(&mut self, join: Join, now: Now, out: &mut GroupsOut, slot: Slot<Joined>) {
         let id = join.group.clone();
-        if let Err(error) = self.check(&join) {
+        let checked = self.check(&join);
+        if let Err(error) = checked.and_then(|()| self.become_classic(&id, out)) {
             return out.reply(slot, Joined::of(error, &join.member_id));
         }
         let settings = self.settings.clone();

@@ -1,4 +1,5 @@
-//! What `__consumer_offsets` has: committed offsets and classic groups, in Kafka's format.
+//! What `__consumer_offsets` has: committed offsets and groups, in Kafka's format. Those of consumer groups are in
+//! [`consumer`].
 //!
 //! A key begins with its kind (int16): 0 and 1 an offset, 2 a classic group. A value begins with its version (int16).
 //! Every version that Kafka writes is read; written are those of Kafka 4.1: offsets in version 3, or 1 if they have a time
@@ -7,6 +8,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::consumer;
 use crate::coordinator::{Stored, StoredError};
 
 const KIND_GROUP: i16 = 2;
@@ -28,6 +30,7 @@ pub(crate) enum Record {
         group: String,
         value: Option<GroupValue>,
     },
+    Consumer(consumer::Record),
 }
 
 /// A committed offset.
@@ -89,6 +92,7 @@ impl Record {
                 to.text(group)?;
                 value.as_ref().map(encode_group).transpose()?
             }
+            Self::Consumer(record) => return record.encode(),
         };
         Ok(Stored {
             key: key.into(),
@@ -111,7 +115,7 @@ impl Record {
                 group: from.text()?,
                 value: value.map(decode_group).transpose()?,
             }),
-            _ => None,
+            kind => consumer::Record::decode(kind, &mut from, value)?.map(Self::Consumer),
         })
     }
 }
@@ -258,7 +262,7 @@ impl Writer<'_> {
     }
 }
 
-fn too_long(len: usize) -> StoredError {
+pub(super) fn too_long(len: usize) -> StoredError {
     StoredError {
         what: "record",
         reason: format!("{len} bytes do not fit a field"),
@@ -266,14 +270,14 @@ fn too_long(len: usize) -> StoredError {
 }
 
 /// Reads fields of either encoding.
-struct Reader {
+pub(super) struct Reader {
     what: &'static str,
     bytes: Bytes,
     flexible: bool,
 }
 
 impl Reader {
-    fn new(what: &'static str, bytes: Bytes, flexible: bool) -> Self {
+    pub(super) fn new(what: &'static str, bytes: Bytes, flexible: bool) -> Self {
         Self {
             what,
             bytes,
@@ -281,7 +285,7 @@ impl Reader {
         }
     }
 
-    fn wrong(&self, reason: impl Into<String>) -> StoredError {
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> StoredError {
         StoredError {
             what: self.what,
             reason: reason.into(),
@@ -292,22 +296,22 @@ impl Reader {
         self.wrong("ends within a field")
     }
 
-    fn version(&mut self, newest: i16) -> Result<i16, StoredError> {
+    pub(super) fn version(&mut self, newest: i16) -> Result<i16, StoredError> {
         match self.int16()? {
             version if (0..=newest).contains(&version) => Ok(version),
             version => Err(self.wrong(format!("version {version} is not known"))),
         }
     }
 
-    fn int16(&mut self) -> Result<i16, StoredError> {
+    pub(super) fn int16(&mut self) -> Result<i16, StoredError> {
         self.bytes.try_get_i16().map_err(|_| self.ends_early())
     }
 
-    fn int32(&mut self) -> Result<i32, StoredError> {
+    pub(super) fn int32(&mut self) -> Result<i32, StoredError> {
         self.bytes.try_get_i32().map_err(|_| self.ends_early())
     }
 
-    fn int64(&mut self) -> Result<i64, StoredError> {
+    pub(super) fn int64(&mut self) -> Result<i64, StoredError> {
         self.bytes.try_get_i64().map_err(|_| self.ends_early())
     }
 
@@ -335,7 +339,7 @@ impl Reader {
         Ok(self.bytes.split_to(len))
     }
 
-    fn nullable(&mut self) -> Result<Option<String>, StoredError> {
+    pub(super) fn nullable(&mut self) -> Result<Option<String>, StoredError> {
         let len = if self.flexible {
             self.compact()?
         } else {
@@ -349,7 +353,7 @@ impl Reader {
         text.map(Some).map_err(|_| self.wrong("text is not UTF-8"))
     }
 
-    fn text(&mut self) -> Result<String, StoredError> {
+    pub(super) fn text(&mut self) -> Result<String, StoredError> {
         self.nullable()?
             .ok_or_else(|| self.wrong("null where text must be"))
     }
@@ -366,7 +370,7 @@ impl Reader {
     }
 
     /// A count of things of at least a byte.
-    fn count(&mut self) -> Result<usize, StoredError> {
+    pub(super) fn count(&mut self) -> Result<usize, StoredError> {
         let count = if self.flexible {
             self.compact()?
         } else {
@@ -379,14 +383,32 @@ impl Reader {
         Ok(count)
     }
 
-    fn tags(&mut self) -> Result<(), StoredError> {
+    pub(super) fn int8(&mut self) -> Result<i8, StoredError> {
+        self.bytes.try_get_i8().map_err(|_| self.ends_early())
+    }
+
+    pub(super) fn uint128(&mut self) -> Result<u128, StoredError> {
+        self.bytes.try_get_u128().map_err(|_| self.ends_early())
+    }
+
+    /// Passes over tagged fields.
+    pub(super) fn tags(&mut self) -> Result<(), StoredError> {
+        self.each_tag(|_, _| Ok(()))
+    }
+
+    /// Gives every tagged field, as a reader of its own.
+    pub(super) fn each_tag(
+        &mut self,
+        mut field: impl FnMut(u32, &mut Self) -> Result<(), StoredError>,
+    ) -> Result<(), StoredError> {
         if !self.flexible {
             return Ok(());
         }
         for _ in 0..self.varint()? {
-            let _tag = self.varint()?;
+            let tag = self.varint()?;
             let len = self.varint()? as usize;
-            self.take(len)?;
+            let bytes = self.take(len)?;
+            field(tag, &mut Self::new(self.what, bytes, true))?;
         }
         Ok(())
     }

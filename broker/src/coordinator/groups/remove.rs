@@ -12,7 +12,7 @@ impl Groups {
         let Some(group) = self.groups.get(id) else {
             return Err(ResponseError::GroupIdNotFound);
         };
-        if group.state != State::Empty {
+        if group.state != State::Empty || !group.consumer.is_empty() {
             return Err(ResponseError::NonEmptyGroup);
         }
         let undecided = group.undecided.values().flat_map(|offsets| offsets.keys());
@@ -24,6 +24,8 @@ impl Groups {
                 value: None,
             });
         }
+        let consumers = group.consumer.tombstones(id).into_iter();
+        consumers.for_each(|record| out.record(Record::Consumer(record)));
         out.record(Record::Group {
             group: id.to_owned(),
             value: None,
@@ -41,6 +43,7 @@ impl Groups {
         let group = self.groups.get(id);
         let group = group.ok_or(ResponseError::GroupIdNotFound)?;
         let subscribed = match group.state {
+            _ if !group.consumer.is_empty() => group.consumer.topics(),
             State::Empty => Default::default(),
             // Of others than consumers it is not known what they read.
             _ => group.subscribed().ok_or(ResponseError::NonEmptyGroup)?,

@@ -26,6 +26,11 @@ pub(super) fn settings() -> Settings {
         session_max_ms: 1_800_000,
         retention_ms: 1_000_000,
         retention_check_ms: 600_000,
+        consumer: ConsumerSettings {
+            session_ms: 45_000,
+            heartbeat_ms: 5_000,
+            members_max: 4,
+        },
     }
 }
 
