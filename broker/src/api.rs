@@ -36,6 +36,8 @@ mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod configs;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -162,6 +164,8 @@ pub(crate) async fn begin(
         ApiKey::DescribeProducers => describe_producers::begin(node, request),
         ApiKey::DescribeTransactions => describe_transactions::begin(node, request),
         ApiKey::ListTransactions => list_transactions::begin(node, session, request),
+        ApiKey::ConsumerGroupHeartbeat => consumer_group_heartbeat::begin(node, session, request),
+        ApiKey::ConsumerGroupDescribe => consumer_group_describe::begin(node, request),
         _ => begin_admin(node, session, request).await,
     }
 }

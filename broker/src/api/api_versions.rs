@@ -19,7 +19,7 @@ use crate::wire::{
 };
 
 /// Features in force, each with its level.
-const FEATURES: &[(&str, i16)] = &[("transaction.version", 2)];
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
 /// The first version that names features.
 const NAMES_FEATURES: i16 = 3;
 /// The first version whose clients can read that a feature is supported from level 0 on.

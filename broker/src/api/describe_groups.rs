@@ -19,11 +19,11 @@ const INSTANCES: i16 = 4;
 const NOT_FOUND: i16 = 6;
 /// What this broker lets everybody do with a group: operations are bits, as in Kafka (read 3, delete 6, describe 8,
 /// describe configs 10, alter configs 11).
-const OPERATIONS: i32 = 0b1101_0100_1000;
+pub(super) const OPERATIONS: i32 = 0b1101_0100_1000;
 /// About what a member takes in an answer, besides what it says and has.
 const MEMBER_BYTES: usize = 300;
 /// They were not asked for (F58).
-const NO_OPERATIONS: i32 = i32::MIN;
+pub(super) const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: DescribeGroupsRequest = request.decode()?;

@@ -1,8 +1,12 @@
-//! What the APIs of groups have in common: text that outlives its request, and codes.
+//! What the APIs of groups have in common: text that outlives its request, names, and codes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+};
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use uuid::Uuid;
 
 /// A copy: text of a request would keep its frame in memory.
 pub(super) fn owned(text: Option<&StrBytes>) -> Option<String> {
@@ -17,6 +21,12 @@ pub(super) fn text(text: String) -> StrBytes {
 /// The code of what was done or not.
 pub(super) fn code(done: Result<(), ResponseError>) -> i16 {
     done.err().map_or(0, |error| error.code())
+}
+
+/// Never the same twice, and nothing that another client could guess.
+pub(super) fn fresh() -> Uuid {
+    let keys = RandomState::new();
+    Uuid::from_u64_pair(keys.hash_one(0u8), keys.hash_one(1u8))
 }
 
 /// What belongs to partitions, by topic, in the order in which topics came first.

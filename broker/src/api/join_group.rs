@@ -1,20 +1,16 @@
 //! JoinGroup (11): a member joins its group; the answer comes when everybody has.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember},
     protocol::StrBytes,
 };
-use uuid::Uuid;
 
 use super::{
     Abort, Reply, Request, Session,
-    groups::{owned, text},
+    groups::{fresh, owned, text},
 };
 use crate::{
     coordinator::groups::{Join, Joined},
@@ -76,12 +72,6 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
         let permit = node.budget.response(bytes).await?;
         Ok(Response::encode(head, &answer(version, joined))?.holding(permit))
     })
-}
-
-/// Never the same twice, and nothing that another client could guess.
-fn fresh() -> Uuid {
-    let keys = RandomState::new();
-    Uuid::from_u64_pair(keys.hash_one(0u8), keys.hash_one(1u8))
 }
 
 fn answer(version: i16, joined: Joined) -> JoinGroupResponse {

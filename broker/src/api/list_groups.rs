@@ -16,8 +16,6 @@ const STATES: i16 = 4;
 const TYPES: i16 = 5;
 /// About what a group takes in an answer.
 const GROUP_BYTES: usize = 200;
-/// The type of groups whose members agree among themselves.
-const CLASSIC: &str = "classic";
 
 pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Result<Reply, Abort> {
     let asked: ListGroupsRequest = request.decode()?;
@@ -42,7 +40,7 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
                     listed
                         .into_iter()
                         .filter(|group| wants(&asked.states_filter, group.state))
-                        .filter(|_| wants(&asked.types_filter, CLASSIC))
+                        .filter(|group| wants(&asked.types_filter, group.kind))
                         .map(|group| {
                             let listed = ListedGroup::default()
                                 .with_group_id(GroupId(text(group.id)))
@@ -52,7 +50,7 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
                                 STATES => listed.with_group_state(group.state.into()),
                                 TYPES.. => listed
                                     .with_group_state(group.state.into())
-                                    .with_group_type(CLASSIC.into()),
+                                    .with_group_type(group.kind.into()),
                             }
                         }),
                 ),

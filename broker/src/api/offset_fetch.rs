@@ -13,6 +13,7 @@ use kafka_protocol::{
             OffsetFetchResponseTopic, OffsetFetchResponseTopics,
         },
     },
+    protocol::StrBytes,
 };
 
 use super::{
@@ -44,16 +45,17 @@ type Wanted = Option<Vec<(String, i32)>>;
 struct Asked {
     group: String,
     wanted: Wanted,
-    pending: Pending<Vec<Fetched>>,
+    pending: Pending<Result<Vec<Fetched>, ResponseError>>,
 }
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: OffsetFetchRequest = request.decode()?;
     let version = request.head.version;
-    let ask = |group: &GroupId, wanted: Wanted| {
+    let ask = |group: &GroupId, member: Option<&StrBytes>, epoch: i32, wanted: Wanted| {
         let group = group.to_string();
         let pending = node.groups.ask(&group, |groups, _, _| {
-            groups.fetch_offsets(&group, wanted.clone(), asked.require_stable)
+            groups.check_fetch(&group, member.map(StrBytes::as_str), epoch)?;
+            Ok(groups.fetch_offsets(&group, wanted.clone(), asked.require_stable))
         });
         Asked {
             group,
@@ -71,7 +73,8 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
                     let topics = topics.iter();
                     flat(topics.map(|topic| (&topic.name, &topic.partition_indexes)))
                 });
-                ask(&group.group_id, topics)
+                let member = group.member_id.as_ref();
+                ask(&group.group_id, member, group.member_epoch, topics)
             })
             .collect(),
         _ => {
@@ -80,7 +83,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
                 let topics = topics.iter();
                 flat(topics.map(|topic| (&topic.name, &topic.partition_indexes)))
             });
-            vec![ask(&asked.group_id, topics)]
+            vec![ask(&asked.group_id, None, -1, topics)]
         }
     };
     drop((asked, request.body));
@@ -88,7 +91,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
         let mut answer = OffsetFetchResponse::default();
         let mut bytes = 0;
         for asked in groups {
-            let fetched = asked.pending.answer().await;
+            let fetched = asked.pending.answer().await.flatten();
             bytes += fetched.iter().flatten().map(size).sum::<usize>();
             if version >= GROUPS {
                 answer.groups.push(of_group(asked.group, fetched));

@@ -154,6 +154,18 @@ pub(crate) static APIS: &[Api] = &[
         &schema::LIST_TRANSACTIONS,
     ),
     api(
+        ApiKey::ConsumerGroupHeartbeat,
+        0..=1,
+        0,
+        &schema::CONSUMER_GROUP_HEARTBEAT,
+    ),
+    api(
+        ApiKey::ConsumerGroupDescribe,
+        0..=1,
+        0,
+        &schema::CONSUMER_GROUP_DESCRIBE,
+    ),
+    api(
         ApiKey::ListConfigResources,
         0..=1,
         0,

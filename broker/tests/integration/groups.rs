@@ -22,6 +22,7 @@ use super::support::{Client, Running, memory, topic_name};
 mod consumers;
 mod kills;
 mod requests;
+mod server_side;
 mod staged;
 
 const SOON: Duration = Duration::from_secs(30);

@@ -105,6 +105,11 @@ impl ConsumerGroup {
         self.members.is_empty()
     }
 
+    /// How many members it has.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     /// Kafka's word for where it is.
     pub(super) fn state(&self) -> &'static str {
         let mut members = self.members.values();

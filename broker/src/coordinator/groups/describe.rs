@@ -65,10 +65,15 @@ impl Groups {
                 let lags = offsets.map(|((topic, partition), kept)| {
                     lag(topic, *partition, kept.committed.offset)
                 });
+                let consumers = &group.consumer;
+                let state = match consumers.exists() {
+                    true => consumers.state(),
+                    false => group.state.name(),
+                };
                 Standing {
                     id: group.id.clone(),
-                    state: group.state.name(),
-                    members: group.members.len(),
+                    state,
+                    members: group.members.len() + consumers.len(),
                     partitions: group.offsets.len(),
                     lag: lags.sum(),
                 }

@@ -1,6 +1,6 @@
 //! Requests about groups and their offsets.
 
-use super::{INT8, INT16, INT32, INT64, Layout, Shape, always, layout, since, within};
+use super::{BOOL, INT8, INT16, INT32, INT64, Layout, Shape, UUID, always, layout, since, within};
 
 /// Topics with partitions, each a number alone.
 static PARTITIONS: Layout = layout(&[always(Shape::Text), always(Shape::Each(&INT32))]);
@@ -120,3 +120,22 @@ pub(crate) static TXN_OFFSET_COMMIT: Layout = layout(&[
         ]))),
     ]))),
 ]);
+
+pub(crate) static CONSUMER_GROUP_HEARTBEAT: Layout = layout(&[
+    always(Shape::Text), // group
+    always(Shape::Text), // member
+    always(INT32),
+    always(Shape::Text), // instance
+    always(Shape::Text), // rack
+    always(INT32),       // time to give partitions back
+    always(Shape::Each(&Shape::Text)),
+    since(1, Shape::Text), // regular expression
+    always(Shape::Text),   // assignor
+    always(Shape::List(&layout(&[
+        always(UUID),
+        always(Shape::Each(&INT32)),
+    ]))),
+]);
+
+pub(crate) static CONSUMER_GROUP_DESCRIBE: Layout =
+    layout(&[always(Shape::Each(&Shape::Text)), always(BOOL)]);

@@ -35,7 +35,7 @@ pub(super) fn held(consumer: &BaseConsumer) -> BTreeSet<i32> {
     elements.iter().map(|element| element.partition()).collect()
 }
 
-fn fill(bootstrap: &str, topic: &str, partitions: i32, records: i32) {
+pub(super) fn fill(bootstrap: &str, topic: &str, partitions: i32, records: i32) {
     create_topic(bootstrap, topic, partitions);
     let acks = Acknowledged::default();
     let producer = producer(bootstrap, "none", &acks);
@@ -47,7 +47,7 @@ fn fill(bootstrap: &str, topic: &str, partitions: i32, records: i32) {
 }
 
 /// Lets every consumer work until what they hold is as wanted.
-fn settle(consumers: &[&BaseConsumer], is_so: impl Fn(&[BTreeSet<i32>]) -> bool) {
+pub(super) fn settle(consumers: &[&BaseConsumer], is_so: impl Fn(&[BTreeSet<i32>]) -> bool) {
     until("an assignment", || {
         for consumer in consumers {
             let _ = consumer.poll(Duration::from_millis(10));
@@ -57,7 +57,7 @@ fn settle(consumers: &[&BaseConsumer], is_so: impl Fn(&[BTreeSet<i32>]) -> bool)
     });
 }
 
-fn all(held: &[BTreeSet<i32>], partitions: usize) -> bool {
+pub(super) fn all(held: &[BTreeSet<i32>], partitions: usize) -> bool {
     held.iter().map(BTreeSet::len).sum::<usize>() == partitions
         && held.iter().all(|held| !held.is_empty())
         && disjoint(held).len() == partitions

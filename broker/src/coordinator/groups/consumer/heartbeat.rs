@@ -23,6 +23,8 @@ use crate::coordinator::Now;
 
 /// Of a member that goes for good.
 const LEAVES: i32 = -1;
+/// What all members of a group may say together, with what their expressions stand for, in bytes.
+const SAID_MAX: usize = 16 << 20;
 /// First version in which a member chooses its id, and in which expressions are.
 const OWN_IDS: i16 = 1;
 
@@ -384,6 +386,12 @@ impl ConsumerGroup {
                 of_regexes.push(Change::Regex(regex.clone(), Some(resolved.clone())));
             }
             regexes.insert(regex.clone(), resolved);
+        }
+        let said = members.values().map(|said| said.bytes()).sum::<usize>();
+        let resolved = regexes.values().map(Resolved::bytes).sum::<usize>();
+        if said + resolved > SAID_MAX {
+            let error = ResponseError::GroupMaxSizeReached;
+            return Err(Refusal::of(error, "the members of the group read too much"));
         }
         let gone = self
             .regexes

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 
 use super::partitions::{Partitions, common, is_apart, is_within, union, without};
 
+/// What a text takes besides its bytes.
+pub(super) const TEXT_BYTES: usize = 24;
+
 /// What a member has said of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Subscription {
@@ -18,6 +21,15 @@ pub(crate) struct Subscription {
     /// How long it may take to give a partition back.
     pub(crate) rebalance_ms: i32,
     pub(crate) assignor: Option<String>,
+}
+
+impl Subscription {
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let topics = self.topics.iter().map(|name| name.len() + TEXT_BYTES);
+        let regex = self.regex.as_ref().map_or(0, String::len);
+        topics.sum::<usize>() + regex + self.client_id.len() + TEXT_BYTES
+    }
 }
 
 /// How far a member is on its way.

@@ -6,7 +6,7 @@ use kafka_protocol::error::ResponseError;
 use regex::{Regex, RegexBuilder};
 use uuid::Uuid;
 
-use super::{Refusal, Subscription};
+use super::{Refusal, Subscription, member::TEXT_BYTES};
 
 /// Most bytes of an expression: it is a part of a record's key.
 const REGEX_BYTES_MAX: usize = 4096;
@@ -32,6 +32,13 @@ pub(crate) struct Resolved {
     /// Of the catalog that it was resolved with.
     pub(crate) version: i64,
     pub(crate) resolved_ms: i64,
+}
+
+impl Resolved {
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.topics.iter().map(|name| name.len() + TEXT_BYTES).sum()
+    }
 }
 
 /// An expression that must match a whole name. The syntax is RE2's, but for few corners.

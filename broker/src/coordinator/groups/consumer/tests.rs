@@ -388,6 +388,21 @@ fn version_0_gives_names_and_reads_no_expressions() {
 }
 
 #[test]
+fn a_group_whose_members_say_too_much_takes_nobody_in() {
+    let mut room = Room::new();
+    let reading = |id: &str, topics: usize| ConsumerHeartbeat {
+        topics: Some((0..topics).map(|n| format!("{n:0249}")).collect()),
+        ..join(id)
+    };
+    room.ok(&reading("a", 40_000));
+    assert_eq!(
+        room.error(&reading("b", 40_000)),
+        ResponseError::GroupMaxSizeReached
+    );
+    room.ok(&reading("b", 20_000));
+}
+
+#[test]
 fn a_full_group_takes_nobody_in() {
     let mut room = Room::new();
     for id in ["a", "b", "c", "d"] {

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        ApiKey, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
-        HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest,
-        TransactionalId, TxnOffsetCommitRequest,
+        ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest,
+        DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+        LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+        OffsetFetchRequest, ProducerId, SyncGroupRequest, TransactionalId, TxnOffsetCommitRequest,
+        consumer_group_heartbeat_request::TopicPartitions,
         join_group_request::JoinGroupRequestProtocol,
         leave_group_request::MemberIdentity,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
@@ -79,6 +80,16 @@ pub(super) const ROWS: &[Row] = &[
             size_of::<OffsetDeleteRequestTopic>(),
             size_of::<OffsetDeleteRequestPartition>(),
         ]),
+    ),
+    row::<ConsumerGroupHeartbeatRequest>(
+        ApiKey::ConsumerGroupHeartbeat,
+        consumer_group_heartbeat,
+        largest([size_of::<StrBytes>(), size_of::<TopicPartitions>()]),
+    ),
+    row::<ConsumerGroupDescribeRequest>(
+        ApiKey::ConsumerGroupDescribe,
+        consumer_group_describe,
+        size_of::<GroupId>(),
     ),
 ];
 
@@ -270,5 +281,31 @@ fn txn_offset_commit(version: i16) -> Bytes {
         request.member_id = text("m");
         request.group_instance_id = Some(text("i"));
     }
+    encoded(&request, version)
+}
+
+fn consumer_group_heartbeat(version: i16) -> Bytes {
+    let mut request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group("g"))
+        .with_member_id(text("m"))
+        .with_instance_id(Some(text("i")))
+        .with_rack_id(Some(text("r")))
+        .with_rebalance_timeout_ms(60_000)
+        .with_subscribed_topic_names(Some(vec![name("one"), name("two")]))
+        .with_server_assignor(Some(text("uniform")))
+        .with_topic_partitions(Some(vec![
+            TopicPartitions::default().with_partitions(vec![1, 2]),
+            TopicPartitions::default(),
+        ]));
+    if version >= 1 {
+        request.subscribed_topic_regex = Some(text("o.*"));
+    }
+    encoded(&request, version)
+}
+
+fn consumer_group_describe(version: i16) -> Bytes {
+    let request = ConsumerGroupDescribeRequest::default()
+        .with_group_ids(vec![group("one"), group("two")])
+        .with_include_authorized_operations(true);
     encoded(&request, version)
 }
