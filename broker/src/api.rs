@@ -241,10 +241,16 @@ async fn find_named(
     let partition = topic.partition(index);
     let partition = partition.ok_or(ResponseError::UnknownTopicOrPartition.code())?;
     let leading = partition.log(node.topics.engine()).await?;
-    if leading.log.topic_id() != Some(id.as_u128()) {
-        return Err(ResponseError::InconsistentTopicId.code());
-    }
+    check_topic(&leading, id)?;
     Ok((partition.clone(), leading))
+}
+
+/// Whether a log is of the topic that its partition was found by.
+fn check_topic(leading: &Leading, id: Uuid) -> Result<(), i16> {
+    match leading.log.topic_id() {
+        Some(known) if known == id.as_u128() => Ok(()),
+        _ => Err(ResponseError::InconsistentTopicId.code()),
+    }
 }
 
 /// Checks the leader epoch that a client believes in; -1 believes in any.
@@ -325,5 +331,27 @@ impl Reply {
     fn now(response: Result<Response, EncodeError>) -> Result<Self, Abort> {
         let response = response?;
         Self::later(async move { Ok(response) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use segment_adapter::{KafkaLog, LogConfig};
+
+    use super::*;
+    use crate::node::testing::engine;
+
+    #[tokio::test]
+    async fn the_log_of_another_topic_is_not_served() {
+        let engine = engine().await;
+        let (group, _) = engine
+            .create_group(KafkaLog::STREAMS, Vec::new())
+            .await
+            .unwrap();
+        let (own, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let partition = Partition::new(0, group, own, LogConfig::default());
+        let leading = partition.log(&engine).await.unwrap();
+        assert_eq!(check_topic(&leading, own), Ok(()));
+        assert_eq!(check_topic(&leading, other), Err(103));
     }
 }

@@ -276,7 +276,7 @@ impl Config {
 }
 
 /// Nodes that one process may show: clients' tests want three.
-const NODES_LIMIT: u32 = 1_000;
+const NODES_LIMIT: u32 = 100;
 
 /// A topic's description is one value in the metadata; this many partitions keep it well under a megabyte.
 const PARTITIONS_LIMIT: u32 = 50_000;

@@ -30,8 +30,9 @@ use crate::{
 /// describe 8, cluster action 9, describe configs 10, alter configs 11, idempotent write 12).
 pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
-/// About what a partition takes in an answer.
-const PARTITION_BYTES: usize = 96;
+/// About what a partition takes in an answer, and each of its replicas.
+const PARTITION_BYTES: usize = 64;
+const REPLICA_BYTES: usize = 8;
 const TOPIC_BYTES: usize = 300;
 
 pub(super) async fn begin(
@@ -57,7 +58,11 @@ pub(super) async fn begin(
             Some(wanted) => find(&node, version, wanted),
         };
         let bytes = found.iter().map(|found| match found {
-            Ok(topic) => TOPIC_BYTES + topic.partitions.len() * PARTITION_BYTES,
+            Ok(topic) => {
+                let replicas = node.replicas(topic, 0).len();
+                let partition = PARTITION_BYTES + replicas * REPLICA_BYTES;
+                TOPIC_BYTES + topic.partitions.len() * partition
+            }
             Err(_) => TOPIC_BYTES,
         });
         let permit = node.budget.response(bytes.sum()).await?;
