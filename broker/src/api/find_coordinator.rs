@@ -13,6 +13,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use tokio::time::Instant;
 
 use super::{Abort, Reply, Request, Session};
 use crate::{
@@ -37,9 +38,11 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
             KEYS.. => asked.coordinator_keys,
             _ => vec![asked.key],
         };
+        // For all keys together.
+        let deadline = Instant::now() + LOAD_WAIT;
         let mut coordinators = Vec::with_capacity(keys.len());
         for key in keys {
-            let coordinator = match find(&node, asked.key_type, &key).await {
+            let coordinator = match find(&node, asked.key_type, &key, deadline).await {
                 Ok(id) => at(node.endpoint(id, local)),
                 Err(error) => failed(error),
             };
@@ -55,16 +58,17 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
 }
 
 /// The node that leads the partition of the key. Every node would answer.
-async fn find(node: &Node, kind: i8, key: &str) -> Result<i32, ResponseError> {
+async fn find(node: &Node, kind: i8, key: &str, deadline: Instant) -> Result<i32, ResponseError> {
+    let left = deadline.saturating_duration_since(Instant::now());
     let (topic, partition) = match kind {
         GROUP => {
             node.groups.ensure().await?;
-            node.groups.ready(key, LOAD_WAIT).await;
+            node.groups.ready(key, left).await;
             (groups::TOPIC, node.groups.partition_of(key)?)
         }
         TRANSACTION => {
             node.transactions.ensure().await?;
-            node.transactions.ready(key, LOAD_WAIT).await;
+            node.transactions.ready(key, left).await;
             (transactions::TOPIC, node.transactions.partition_of(key)?)
         }
         _ => return Err(ResponseError::InvalidRequest),
