@@ -18,6 +18,7 @@ use super::{
 use crate::{
     coordinator::groups::consumer::{Beat, Catalog, ConsumerHeartbeat, Partitions, Refusal},
     node::Node,
+    settings::{group, store::Place},
     topics::Topics,
     wire::response::Response,
 };
@@ -67,6 +68,15 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
             }
             partitions
         }),
+        ..ConsumerHeartbeat::default()
+    };
+    let place = Place::Group(beat.group.clone());
+    let settings = &node.topics.settings;
+    let own = |name| settings.value(&place, name)?.parse::<i32>().ok();
+    let beat = ConsumerHeartbeat {
+        own_session_ms: own(group::SESSION).and_then(|ms| u64::try_from(ms).ok()),
+        own_heartbeat_ms: own(group::HEARTBEAT),
+        ..beat
     };
     let pending = node.groups.ask(&beat.group, |groups, now, out| {
         groups.consumer_heartbeat(&beat, &*node.topics, now, out)

@@ -13,14 +13,19 @@ const fn key(name: &'static str, default: &'static str, about: &'static str) -> 
     }
 }
 
+/// How often members are asked to send.
+pub(crate) const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+/// How long they may be silent.
+pub(crate) const SESSION: &str = "consumer.session.timeout.ms";
+
 pub(crate) static KEYS: &[Key] = &[
     key(
-        "consumer.heartbeat.interval.ms",
+        HEARTBEAT,
         "5000",
         "How often a member of a group of the consumer protocol says that it is there.",
     ),
     key(
-        "consumer.session.timeout.ms",
+        SESSION,
         "45000",
         "After what silence a member of a group of the consumer protocol is gone.",
     ),

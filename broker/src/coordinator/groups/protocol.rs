@@ -5,7 +5,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::{
     Done, Groups, GroupsOut, Record,
-    consumer::{self, Beat, Catalog, ConsumerHeartbeat, Refusal},
+    consumer::{self, Beat, Catalog, ConsumerHeartbeat, ConsumerSettings, Refusal},
     group::Group,
 };
 use crate::coordinator::Now;
@@ -20,7 +20,12 @@ impl Groups {
         out: &mut GroupsOut,
     ) -> Result<Beat, Refusal> {
         beat.check()?;
-        let settings = self.settings.consumer.clone();
+        let ours = &self.settings.consumer;
+        let settings = ConsumerSettings {
+            session_ms: beat.own_session_ms.unwrap_or(ours.session_ms),
+            heartbeat_ms: beat.own_heartbeat_ms.unwrap_or(ours.heartbeat_ms),
+            members_max: ours.members_max,
+        };
         let group = self.group_of_consumers(beat, now)?;
         let mut records = Vec::new();
         if beat.leaves() {

@@ -6,9 +6,11 @@ use std::io::Write;
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest,
     ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    DescribeGroupsRequest, DescribeGroupsResponse, JoinGroupRequest, JoinGroupResponse,
-    ListGroupsRequest, ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetFetchRequest, OffsetFetchResponse,
+    DescribeGroupsRequest, DescribeGroupsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, JoinGroupRequest, JoinGroupResponse, ListGroupsRequest,
+    ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
+    OffsetFetchResponse,
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
     join_group_request::JoinGroupRequestProtocol,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
@@ -200,6 +202,33 @@ fn fetch(client: &mut Client, member: Option<&str>, epoch: i32) -> (i16, Option<
         .first()
         .map(|topic| topic.partitions[0].committed_offset);
     (found.error_code, offset)
+}
+
+#[test]
+fn settings_of_a_group_hold_at_once() {
+    let running = Running::start(lively());
+    let mut client = running.client();
+    client.create("t", 1);
+    find(&mut client, "g");
+    assert_eq!(
+        beat(&mut client, 1, &joining("a")).heartbeat_interval_ms,
+        100
+    );
+    let setting = AlterableConfig::default()
+        .with_name(text("consumer.heartbeat.interval.ms"))
+        .with_value(Some(text("7000")));
+    let of_group = AlterConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text("g"))
+        .with_configs(vec![setting]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![of_group]);
+    let answer: IncrementalAlterConfigsResponse =
+        client.call(ApiKey::IncrementalAlterConfigs, 1, &request);
+    assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
+    assert_eq!(
+        beat(&mut client, 1, &joining("b")).heartbeat_interval_ms,
+        7000
+    );
 }
 
 #[test]

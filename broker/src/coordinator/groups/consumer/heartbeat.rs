@@ -47,6 +47,10 @@ pub(crate) struct ConsumerHeartbeat {
     pub(crate) regex: Option<String>,
     pub(crate) assignor: Option<String>,
     pub(crate) owned: Option<Partitions>,
+    /// How long a member of this group may be silent, if that is a setting of its own.
+    pub(crate) own_session_ms: Option<u64>,
+    /// How often a member of this group is asked to send, if that is a setting of its own.
+    pub(crate) own_heartbeat_ms: Option<i32>,
 }
 
 /// What a member hears.

@@ -272,6 +272,22 @@ fn f44_a_silent_member_is_taken_out() {
 }
 
 #[test]
+fn a_group_may_have_a_session_of_its_own() {
+    let mut room = Room::new();
+    let own = |beat: ConsumerHeartbeat| ConsumerHeartbeat {
+        own_session_ms: Some(6_000),
+        own_heartbeat_ms: Some(300),
+        ..beat
+    };
+    room.ok(&join("a"));
+    assert_eq!(room.ok(&own(beat("a", 1))).heartbeat_ms, 300);
+    room.world.wait(5_999);
+    room.ok(&own(beat("a", 1)));
+    room.world.wait(6_000);
+    assert_eq!(room.error(&beat("a", 1)), ResponseError::UnknownMemberId);
+}
+
+#[test]
 fn whoever_does_not_give_back_in_time_is_taken_out() {
     let mut room = Room::new();
     let all = room.of("t", &[0, 1, 2]);
