@@ -1,14 +1,17 @@
 //! librdkafka's admin client: what is made, changed and described is what a Kafka broker would say.
 
+use std::time::Duration;
+
 use broker::Config;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Message, Offset, TopicPartitionList,
     admin::{
         AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic,
         ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
     types::RDKafkaErrorCode,
 };
 use tokio::runtime::Runtime;
@@ -94,7 +97,7 @@ fn topics_are_made_grown_changed_and_described() {
         .set("bootstrap.servers", running.bootstrap())
         .create()
         .unwrap();
-    let wait = std::time::Duration::from_secs(20);
+    let wait = Duration::from_secs(20);
     let metadata = consumer.fetch_metadata(None, wait).unwrap();
     assert_eq!(metadata.brokers().len(), 3);
     let topics = metadata.topics().iter();
@@ -104,4 +107,44 @@ fn topics_are_made_grown_changed_and_described() {
     assert_eq!(partitions, [("placed", 1), ("t", 5)]);
     let placed = &metadata.topics()[0].partitions()[0];
     assert_eq!((placed.leader(), placed.replicas()), (2, &[2, 3][..]));
+}
+
+#[test]
+fn a_client_of_three_nodes_sends_to_each_and_reads_everything_back() {
+    const RECORDS: usize = 300;
+    let running = Running::start(Config {
+        nodes: 3,
+        ..memory()
+    });
+    let admin = Admin::of(&running);
+    let topic = NewTopic::new("t", 6, TopicReplication::Fixed(3));
+    assert_eq!(admin.create(&[topic]), [Ok("t".to_owned())]);
+    // The last node is enough to find the others.
+    let bootstrap = running.addresses()[2].to_string();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    let wait = Duration::from_secs(20);
+    let producer: BaseProducer = config.create().unwrap();
+    for index in 0..RECORDS {
+        let payload = index.to_string();
+        let record: BaseRecord<'_, (), str> = BaseRecord::to("t");
+        let record = record.partition(index as i32 % 6).payload(&payload);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(wait).unwrap();
+    let consumer: BaseConsumer = config.set("group.id", "g").create().unwrap();
+    let mut places = TopicPartitionList::new();
+    for partition in 0..6 {
+        let place = places.add_partition_offset("t", partition, Offset::Beginning);
+        place.unwrap();
+    }
+    consumer.assign(&places).unwrap();
+    let mut found: Vec<usize> = Vec::new();
+    while found.len() < RECORDS {
+        let message = consumer.poll(wait).expect("a record in time").unwrap();
+        let payload = message.payload_view::<str>().unwrap().unwrap();
+        found.push(payload.parse().unwrap());
+    }
+    found.sort_unstable();
+    assert_eq!(found, (0..RECORDS).collect::<Vec<_>>());
 }
