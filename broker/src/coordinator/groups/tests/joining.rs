@@ -545,6 +545,8 @@ fn a_group_is_stable_with_its_assignments_after_a_crash() {
     let mut world = World::new();
     let (leader, follower) = world.two();
     world.crash();
+    // Everybody has a whole session to show itself, whatever was left of the one before.
+    world.wait(SESSION_MS - 1);
     assert_eq!(world.state(), "Stable");
     assert_eq!(
         ready_sync(&mut world.sync(&follower, &[])).assignment,
