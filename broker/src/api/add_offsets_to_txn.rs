@@ -35,9 +35,6 @@ async fn add(node: &Node, asked: &AddOffsetsToTxnRequest) -> Result<(), Response
     if id.is_empty() {
         return Err(ResponseError::InvalidRequest);
     }
-    if group.is_empty() {
-        return Err(ResponseError::InvalidGroupId);
-    }
     // Who has not asked for the group's coordinator yet does so next.
     node.groups.ensure().await?;
     let partition = node.groups.partition_of(group)?;

@@ -1,6 +1,9 @@
 //! Transactions, request by request: what counts, what does not, who is refused, and what a crash leaves.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use kafka_protocol::{
     messages::{
@@ -19,7 +22,7 @@ use kafka_protocol::{
 };
 use segment_adapter::{BatchBuilder, Batches, Codec};
 
-use super::support::{Client, Running, fetch, memory, on_disk, produce, topic_name};
+use super::support::{Client, Running, fetch, memory, now_ms, on_disk, produce, topic_name};
 
 mod crashes;
 mod offsets;
@@ -110,7 +113,9 @@ impl Transactional {
                 .call(ApiKey::AddPartitionsToTxn, version, &request);
         let topic = &answer.results_by_topic_v3_and_below[0];
         let results = topic.results_by_partition.iter();
-        results.map(|result| result.partition_error_code).collect()
+        let results = results.map(|result| (result.partition_index, result.partition_error_code));
+        let results: BTreeMap<_, _> = results.collect();
+        partitions.iter().map(|index| results[index]).collect()
     }
 
     fn add(&mut self, topic: &str, partition: i32) {
@@ -126,7 +131,7 @@ impl Transactional {
         let batch = BatchBuilder::new(Codec::None)
             .producer(self.producer.0, self.producer.1, self.sequence)
             .transactional()
-            .record(1_000, None, Some(value.as_bytes()))
+            .record(now_ms(), None, Some(value.as_bytes()))
             .build()
             .unwrap();
         let mut request = produce(topic, partition, -1, batch);
@@ -185,9 +190,14 @@ impl Transactional {
 }
 
 fn find_coordinator(client: &mut Client, id: &str) {
+    find(client, 1, id);
+}
+
+/// Asks who coordinates a group (0) or a transactional id (1).
+fn find(client: &mut Client, kind: i8, id: &str) {
     let request = FindCoordinatorRequest::default()
         .with_key(StrBytes::from_string(id.to_owned()))
-        .with_key_type(1);
+        .with_key_type(kind);
     until(|| {
         let answer: FindCoordinatorResponse = client.call(ApiKey::FindCoordinator, 2, &request);
         (answer.error_code == 0).then_some(())
@@ -219,7 +229,7 @@ fn committed(client: &mut Client, topic: &str) -> (Vec<String>, i64, i64) {
         aborted.is_sorted_by_key(|txn| txn.first_offset),
         "F24: {aborted:?}"
     );
-    let mut dropping = std::collections::BTreeSet::new();
+    let mut dropping = BTreeSet::new();
     let mut values = Vec::new();
     for batch in Batches::new(partition.records.clone().unwrap()) {
         let batch = batch.unwrap();
@@ -425,10 +435,7 @@ fn f50_a_transaction_that_lasts_too_long_is_aborted() {
     producer.producer = (given.producer_id.0, given.producer_epoch);
     producer.write("t", "too late");
     assert_eq!(settled(&mut client, "t"), [""; 0]);
-    assert_eq!(
-        producer.describe().transaction_state.as_str(),
-        "CompleteAbort"
-    );
+    until(|| (producer.describe().transaction_state.as_str() == "CompleteAbort").then_some(()));
     assert_eq!(producer.ask_end(3, true).error_code, FENCED);
     assert_eq!(producer.ask_write(11, "t", 0, "later"), OLD_EPOCH);
     producer.producer = producer.init();
@@ -459,8 +466,8 @@ fn f52_a_partition_that_is_not_of_the_transaction_is_not_written() {
     client.create("by-id", 1);
     assert_eq!(producer.ask_write(13, "by-id", 0, "v"), 0);
     let topics = producer.describe().topics;
-    let topics: Vec<_> = topics.iter().map(|topic| topic.topic.as_str()).collect();
-    assert_eq!(topics, ["by-id", "t"]);
+    let topics: BTreeSet<_> = topics.iter().map(|topic| topic.topic.as_str()).collect();
+    assert_eq!(topics, ["by-id", "t"].into());
     let stranger = Transactional::new(&running, "stranger").producer;
     producer.producer = stranger;
     assert_eq!(producer.ask_write(11, "t", 0, "v"), INVALID_MAPPING);

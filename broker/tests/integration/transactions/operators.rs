@@ -86,7 +86,8 @@ fn operators_see_transactions_and_producers_and_can_end_one() {
     let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
     let answer: WriteTxnMarkersResponse = client.call(ApiKey::WriteTxnMarkers, 1, &request);
     let codes = answer.markers[0].topics[0].partitions.iter();
-    assert_eq!(codes.map(|p| p.error_code).collect::<Vec<_>>(), [0, 3]);
+    let codes: BTreeMap<_, _> = codes.map(|p| (p.partition_index, p.error_code)).collect();
+    assert_eq!(codes, [(0, 0), (1, 3)].into());
     assert_eq!(settled(&mut client, "t"), [""; 0]);
     producer.id = "nobody".into();
     assert_eq!(producer.describe().error_code, 105);
