@@ -180,3 +180,18 @@ async fn what_has_been_told_is_not_told_again() {
         .unwrap();
     assert_eq!((read.records.len(), leading.log.offsets().leo), (1, 1));
 }
+
+/// A log that ended between the decision and its marker.
+#[tokio::test]
+async fn a_partition_whose_log_has_ended_is_opened_again_and_told() {
+    let world = World::new(&["t"]).await;
+    let holder = world.begin("id", "t").await;
+    world.write("t", holder).await;
+    world.log("t").await.log.close().await.unwrap();
+    world.decide("id", holder).await;
+    let ends = tokio::spawn(run(world.node.clone()));
+    world.until_complete("id").await;
+    let offsets = world.log("t").await.log.offsets();
+    assert_eq!((offsets.lso, offsets.hw), (2, 2));
+    ends.abort();
+}
