@@ -236,6 +236,10 @@ impl Producers {
             .collect()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// All of them, by id.
     pub(crate) fn active(&self) -> Vec<ActiveProducer> {
         let active = self.known.iter().map(|(id, producer)| ActiveProducer {

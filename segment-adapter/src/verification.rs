@@ -6,7 +6,7 @@
 //! guards of before verify nothing, and the caller asks again. At most so many as a log may have producers.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::marker::Marker;
@@ -57,6 +57,8 @@ pub(crate) struct Verification {
 #[derive(Debug, Default)]
 pub(crate) struct Verifications {
     started: BTreeMap<i64, Verification>,
+    /// The same producers by when their verification was started.
+    by_age: BTreeSet<(i64, i64)>,
 }
 
 impl Verifications {
@@ -83,14 +85,13 @@ impl Verifications {
                     started.bumps_epoch &= bumps_epoch;
                     return started.guard.clone();
                 }
-                Ordering::Greater => drop(self.started.remove(&producer_id)),
+                Ordering::Greater => self.remove(producer_id),
             }
         }
-        if self.started.len() >= max {
-            let oldest = self.started.iter().min_by_key(|(_, v)| v.created_ms);
-            if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.started.remove(&oldest);
-            }
+        if self.started.len() >= max
+            && let Some((_, oldest)) = self.by_age.first().copied()
+        {
+            self.remove(oldest);
         }
         let guard = Guard::new();
         let verification = Verification {
@@ -101,7 +102,26 @@ impl Verifications {
             created_ms: now_ms,
         };
         self.started.insert(producer_id, verification);
+        self.by_age.insert((now_ms, producer_id));
         guard
+    }
+
+    fn remove(&mut self, producer_id: i64) {
+        if let Some(removed) = self.started.remove(&producer_id) {
+            self.by_age.remove(&(removed.created_ms, producer_id));
+        }
+    }
+
+    /// The coordinator does not know of the transaction. Nothing is left of the verification, unless somebody else asks.
+    pub(crate) fn give_up(&mut self, producer_id: i64, guard: &Guard) {
+        let is_last = |started: &Verification| {
+            let guard = started.guard.0.as_ref().filter(|_| started.guard == *guard);
+            // Guards are given out under the same lock as this.
+            guard.is_some_and(|guard| Arc::strong_count(guard) <= 2)
+        };
+        if self.get(producer_id).is_some_and(is_last) {
+            self.remove(producer_id);
+        }
     }
 
     /// A batch was appended: what it settles is over. A marker of the epoch that a verification is for ends the transaction
@@ -115,13 +135,16 @@ impl Verifications {
             None => header.attributes.is_transactional(),
         };
         if over {
-            self.started.remove(&header.producer_id);
+            self.remove(header.producer_id);
         }
     }
 
     pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
-        self.started
-            .retain(|_, v| now_ms.saturating_sub(v.created_ms) < after_ms);
+        while let Some((created_ms, id)) = self.by_age.first().copied()
+            && now_ms.saturating_sub(created_ms) >= after_ms
+        {
+            self.remove(id);
+        }
     }
 }
 
@@ -187,6 +210,20 @@ mod tests {
         verifications.expire(18, 9);
         assert!(verifications.started.len() == 1 && verifications.get(0).is_some());
         verifications.expire(20, 10);
-        assert!(verifications.started.is_empty());
+        assert!(verifications.started.is_empty() && verifications.by_age.is_empty());
+    }
+
+    #[test]
+    fn one_that_is_refused_leaves_nothing_unless_somebody_else_asks() {
+        let mut verifications = Verifications::default();
+        let first = verifications.start(7, (0, 0), false, 1, 9);
+        let second = verifications.start(7, (0, 1), false, 2, 9);
+        verifications.give_up(7, &first);
+        drop(first);
+        assert!(verifications.get(7).is_some());
+        verifications.give_up(7, &Guard::new());
+        assert!(verifications.get(7).is_some());
+        verifications.give_up(7, &second);
+        assert!(verifications.started.is_empty() && verifications.by_age.is_empty());
     }
 }

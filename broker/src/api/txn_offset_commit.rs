@@ -167,8 +167,13 @@ async fn verify(
             verified => break verified,
         }
     };
-    verified.map_err(|error| translate(version, error))?;
-    Ok(guard)
+    match verified {
+        Ok(()) => Ok(guard),
+        Err(error) => {
+            log.give_up_verification(producer.id, guard);
+            Err(translate(version, error))
+        }
+    }
 }
 
 /// What a client is told of an answer of the coordinator of transactions, which it has not asked itself.

@@ -59,6 +59,12 @@ impl KafkaLog {
         Ok(verifications.start(producer_id, asked, bumps_epoch, now_ms, max))
     }
 
+    /// The coordinator has refused what a guard was given for. Who else has one of the same verification goes on.
+    pub fn give_up_verification(&self, producer_id: i64, guard: Guard) {
+        let mut state = self.shared.state.lock();
+        state.verifications.give_up(producer_id, &guard);
+    }
+
     /// The guard of the verification that was started for a producer, or [`Guard::NONE`].
     pub fn verification_guard(&self, producer_id: i64) -> Guard {
         let state = self.shared.state.lock();
@@ -114,6 +120,11 @@ impl KafkaLog {
         let offsets = self.offsets_in(&mut state);
         let unstable = state.producers.first_unstable(offsets.hw);
         unstable.map(|offset| offset.max(offsets.log_start))
+    }
+
+    /// How many producers the log knows.
+    pub fn producers_count(&self) -> usize {
+        self.shared.state.lock().producers.count()
     }
 
     /// The producers that the log knows, by id.
