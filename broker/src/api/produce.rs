@@ -12,7 +12,7 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         ProduceRequest, ProduceResponse, TopicName,
-        produce_request::PartitionProduceData,
+        produce_request::{PartitionProduceData, TopicProduceData},
         produce_response::{
             BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
         },
@@ -80,21 +80,21 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms.max(0) as u64);
     let acks_known = matches!(asked.acks, -1..=1);
     let unauthorized = asked.transactional_id.is_none() && transactional::is_any(&asked);
-    let mut guards = match unauthorized {
-        true => transactional::Guards::new(),
-        false => transactional::verify(&node, version, &asked).await,
+    let mut verified = match unauthorized {
+        true => transactional::Verified::new(),
+        false => {
+            let verified = transactional::verify(&node, version, &asked);
+            let late = |_| transactional::refuse_all(&asked, ResponseError::RequestTimedOut);
+            timeout_at(deadline, verified).await.unwrap_or_else(late)
+        }
     };
-    let by_admin = request.client_id.as_deref() == Some("__admin_client");
     let mut turn = Instant::now();
     let mut begun = Vec::with_capacity(asked.topic_data.len());
     for topic in asked.topic_data {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        let named = named(version, &topic);
         for data in topic.partition_data {
             let index = data.index;
-            let named = match version {
-                IDS.. => Named::Id(topic.topic_id),
-                _ => Named::Name(topic.name.clone()),
-            };
             let result = if unauthorized {
                 Err(Failure::of(
                     ResponseError::TransactionalIdAuthorizationFailed,
@@ -103,15 +103,13 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
                 Err(Failure::of(ResponseError::InvalidRequiredAcks))
             } else if version >= IDS && topic.name.is_empty() {
                 Err(Failure::of(ResponseError::UnknownTopicId))
-            } else if topics::is_internal(topic.name.as_str()) && !by_admin {
+            } else if topics::is_internal(topic.name.as_str()) {
+                // Whoever asks: what is there is the state of a coordinator.
                 Err(Failure::of(ResponseError::InvalidTopicException))
             } else {
                 let name = topic.name.as_str();
-                match guards.remove(&(name.to_owned(), index)).transpose() {
-                    Ok(guard) => {
-                        let guard = guard.unwrap_or(Guard::NONE);
-                        append(&node, version, &named, data, guard, deadline).await
-                    }
+                match verified.remove(&(name.to_owned(), index)).transpose() {
+                    Ok(place) => append(&node, version, &named, data, place, deadline).await,
                     Err(failure) => Err(failure),
                 }
             };
@@ -140,6 +138,14 @@ pub(super) async fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Ab
     })
 }
 
+/// A topic as the request names it.
+fn named(version: i16, topic: &TopicProduceData) -> Named {
+    match version {
+        IDS.. => Named::Id(topic.topic_id),
+        _ => Named::Name(topic.name.clone()),
+    }
+}
+
 /// Names the topics of a request that has only their ids; none for those that are not known.
 fn find_names(node: &Node, version: i16, asked: &mut ProduceRequest) {
     for topic in asked.topic_data.iter_mut().filter(|_| version >= IDS) {
@@ -164,13 +170,33 @@ fn silent(begun: &[BegunTopic]) -> Result<Reply, Abort> {
     Ok(Reply::Silent)
 }
 
-/// Appends what one partition got, waiting for room until `deadline`.
+/// Where a batch goes, and what it is appended with.
+struct Place {
+    partition: Arc<Partition>,
+    leading: Leading,
+    guard: Guard,
+}
+
+/// Finds it for a batch that is not of a transaction.
+async fn find(node: &Node, topic: &Named, index: i32, deadline: Instant) -> Result<Place, Failure> {
+    let found = timeout_at(deadline, find_named(node, topic, index)).await;
+    let found = found.unwrap_or(Err(ResponseError::RequestTimedOut.code()));
+    let (partition, leading) = found.map_err(Failure::code)?;
+    Ok(Place {
+        partition,
+        leading,
+        guard: Guard::NONE,
+    })
+}
+
+/// Appends what one partition got, waiting for room until `deadline`. A batch of a transaction goes to the log that its
+/// guard is of, and to no other that may have been opened since.
 async fn append(
     node: &Node,
     version: i16,
     topic: &Named,
     data: PartitionProduceData,
-    guard: Guard,
+    place: Option<Place>,
     deadline: Instant,
 ) -> Begun {
     if let Named::Name(name) = topic
@@ -178,9 +204,15 @@ async fn append(
     {
         return Err(Failure::of(ResponseError::InvalidTopicException));
     }
-    let (partition, leading) = find_named(node, topic, data.index)
-        .await
-        .map_err(Failure::code)?;
+    let place = match place {
+        Some(place) => place,
+        None => find(node, topic, data.index, deadline).await?,
+    };
+    let Place {
+        partition,
+        leading,
+        guard,
+    } = place;
     let records = check(version, data.records)?;
     let options = AppendOptions {
         guard,

@@ -7,13 +7,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, messages::ProduceRequest};
-use segment_adapter::{Guard, TransactionVersion};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{ProduceRequest, produce_request::TopicProduceData},
+};
+use segment_adapter::{Guard, LogError, TransactionVersion};
 use tokio::time::sleep;
 
-use super::{ATTRIBUTES_AT, Failure, MAGIC_AT, TRANSACTIONAL, fail};
+use super::{ATTRIBUTES_AT, Failure, MAGIC_AT, Place, TRANSACTIONAL, fail, named};
 use crate::{
-    api::find_partition, coordinator::transactions::transaction::Partitions, node::Node, topics,
+    api::find_named,
+    coordinator::transactions::transaction::Partitions,
+    node::Node,
+    topics::{self, name, partition::Leading},
 };
 
 /// The first version that adds partitions to the transaction by itself.
@@ -25,8 +31,8 @@ const PRODUCER_AT: usize = 43;
 const TRIES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the batches of a request may be appended with, by topic and partition.
-pub(super) type Guards = BTreeMap<(String, i32), Result<Guard, Failure>>;
+/// Where the batches of transactions go and what they may be appended with, by topic and partition.
+pub(super) type Verified = BTreeMap<(String, i32), Result<Place, Failure>>;
 
 /// A producer as its batch says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,20 +65,19 @@ pub(super) fn is_any(asked: &ProduceRequest) -> bool {
 }
 
 /// The batches that are of transactions.
-fn batches(asked: &ProduceRequest) -> impl Iterator<Item = (&str, i32, Producer)> {
+fn batches(asked: &ProduceRequest) -> impl Iterator<Item = (&TopicProduceData, i32, Producer)> {
     asked.topic_data.iter().flat_map(|topic| {
         let all = topic.partition_data.iter();
-        all.filter_map(|data| {
+        all.filter_map(move |data| {
             let producer = producer(data.records.as_ref()?)?;
-            Some((topic.name.as_str(), data.index, producer))
+            Some((topic, data.index, producer))
         })
     })
 }
 
-/// Asks the coordinator what has to be asked. A partition that has no batch of a transaction, or does not exist, has no
-/// guard.
-pub(super) async fn verify(node: &Node, version: i16, asked: &ProduceRequest) -> Guards {
-    let mut guards = Guards::new();
+/// Asks the coordinator what has to be asked. A partition that has no batch of a transaction is not in the answer.
+pub(super) async fn verify(node: &Node, version: i16, asked: &ProduceRequest) -> Verified {
+    let mut verified = Verified::new();
     let mut unknown = Partitions::new();
     let mut holder = None;
     let mut producers = batches(asked).map(|(_, _, producer)| (producer.id, producer.epoch));
@@ -83,41 +88,54 @@ pub(super) async fn verify(node: &Node, version: i16, asked: &ProduceRequest) ->
         }
     }
     let (Some(holder), Some(id)) = (holder, &asked.transactional_id) else {
-        return guards;
+        return verified;
     };
     for (topic, index, producer) in batches(asked) {
-        if topics::is_internal(topic) {
+        if topics::is_internal(&topic.name) || name::problem(&topic.name).is_some() {
             continue;
         }
-        let Ok((partition, leading)) = find_partition(node, topic, index).await else {
-            continue;
+        let place = match find_named(node, &named(version, topic), index).await {
+            Ok((partition, leading)) => {
+                let started = start(version, &leading, producer);
+                let started = started.map_err(|error| fail(&partition, &leading, error));
+                started.map(|guard| Place {
+                    partition,
+                    leading,
+                    guard,
+                })
+            }
+            Err(code) => Err(Failure::code(code)),
         };
-        let Producer {
-            id,
-            epoch,
-            sequence,
-        } = producer;
-        let started = leading
-            .log
-            .start_verification(id, epoch, sequence, version >= ADDING);
-        if started.as_ref().is_ok_and(|guard| !guard.is_none()) {
-            unknown.entry(topic.to_owned()).or_default().insert(index);
+        let name = topic.name.to_string();
+        if place.as_ref().is_ok_and(|place| !place.guard.is_none()) {
+            unknown.entry(name.clone()).or_default().insert(index);
         }
-        let started = started.map_err(|error| fail(&partition, &leading, error));
-        guards.insert((topic.to_owned(), index), started);
+        verified.insert((name, index), place);
     }
     if unknown.is_empty() {
-        return guards;
+        return verified;
     }
     let refused = match version >= ADDING {
         true => add(node, id, holder, &unknown).await,
         false => look_up(node, id, holder, &unknown).await,
     };
-    for ((topic, index), error) in refused {
+    for (place, error) in refused {
         let failure = translate(version, error);
-        guards.insert((topic, index), Err(failure));
+        if let Some(Ok(Place { leading, guard, .. })) = verified.insert(place, Err(failure)) {
+            leading.log.give_up_verification(holder.0, guard);
+        }
     }
-    guards
+    verified
+}
+
+fn start(version: i16, leading: &Leading, producer: Producer) -> Result<Guard, LogError> {
+    let Producer {
+        id,
+        epoch,
+        sequence,
+    } = producer;
+    let log = &leading.log;
+    log.start_verification(id, epoch, sequence, version >= ADDING)
 }
 
 type Refused = Vec<((String, i32), ResponseError)>;
@@ -154,8 +172,9 @@ fn all_of(partitions: &Partitions, error: ResponseError) -> Refused {
         .collect()
 }
 
-fn refuse_all(asked: &ProduceRequest, error: ResponseError) -> Guards {
-    let each = batches(asked).map(|(topic, index, _)| (topic.to_owned(), index));
+/// The same error for every batch of a transaction.
+pub(super) fn refuse_all(asked: &ProduceRequest, error: ResponseError) -> Verified {
+    let each = batches(asked).map(|(topic, index, _)| (topic.name.to_string(), index));
     each.map(|place| (place, Err(Failure::of(error)))).collect()
 }
 
@@ -180,7 +199,12 @@ fn translate(version: i16, error: ResponseError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::{messages::produce_request::PartitionProduceData, protocol::StrBytes};
+    use segment_adapter::{BatchBuilder, Codec};
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::{api::produce::append, topics::config::TopicConfig};
 
     /// F47 and F52: the code decides whether a producer tries again, aborts, or is over.
     #[test]
@@ -204,5 +228,45 @@ mod tests {
                 "v{version} {error:?}"
             );
         }
+    }
+
+    /// A guard fits no other log than that of its verification: who is told 48 gives the transaction up.
+    #[tokio::test]
+    async fn a_log_that_was_opened_again_since_is_worth_another_try() {
+        let node = crate::node::testing::node().await;
+        let config = TopicConfig::default();
+        let topic = node.topics.clone().create("t", 1, config).await.unwrap();
+        node.transactions.ensure().await.unwrap();
+        let (producer_id, epoch) = loop {
+            // Its partition may be being loaded.
+            match node.transactions.init(&node, "id", None, 60_000).await {
+                Ok(holder) => break holder,
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let batch = BatchBuilder::new(Codec::None)
+            .producer(producer_id, epoch, 0)
+            .transactional()
+            .record(1, None, Some(b"v"));
+        let data = PartitionProduceData::default().with_records(Some(batch.build().unwrap()));
+        let asked = ProduceRequest::default()
+            .with_transactional_id(Some(StrBytes::from_static_str("id").into()))
+            .with_topic_data(vec![
+                TopicProduceData::default()
+                    .with_name(StrBytes::from_static_str("t").into())
+                    .with_partition_data(vec![data.clone()]),
+            ]);
+        let mut verified = verify(&node, ADDING, &asked).await;
+        let place = verified.remove(&("t".to_owned(), 0)).unwrap().unwrap();
+        let partition = topic.partition(0).unwrap();
+        partition.close().await;
+        partition.note(&place.leading, &LogError::Closed);
+        assert!(partition.log(node.topics.engine()).await.is_ok());
+        let deadline = Instant::now() + Duration::from_secs(9);
+        let named = named(ADDING, &asked.topic_data[0]);
+        let refused = append(&node, ADDING, &named, data, Some(place), deadline).await;
+        let code = refused.err().expect("the log is over").code;
+        let retriable = [6, 19, 56];
+        assert!(retriable.contains(&code), "{code}");
     }
 }
