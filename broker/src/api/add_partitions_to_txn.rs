@@ -1,7 +1,7 @@
 //! AddPartitionsToTxn (24): partitions that a transaction is about to write; each is durably of it when this is answered.
 //!
 //! Versions from 4 on are for brokers among themselves, who are none here. One unknown partition stops all (3 for it, 55
-//! for the others), as in Kafka.
+//! for the others), as in Kafka, and so does one of a topic of the broker itself (17).
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use segment_adapter::TransactionVersion;
 
 use super::{Abort, Reply, Request, create_topics::topic_name, fenced_before};
 use crate::{
-    coordinator::transactions::transaction::Partitions, node::Node, wire::response::Response,
+    coordinator::transactions::transaction::Partitions, node::Node, topics,
+    wire::response::Response,
 };
 
 /// The first version that tells a fenced producer so.
@@ -27,29 +28,27 @@ const FENCED: i16 = 2;
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: AddPartitionsToTxnRequest = request.decode()?;
     Reply::later(async move {
-        let unknown = |topic: &str, index: i32| {
-            let topic = node.topics.get(topic);
-            topic.is_none_or(|topic| topic.partition(index).is_none())
-        };
+        let problem = |topic: &str, index: i32| problem(&node, topic, index);
         let topics = &asked.v3_and_below_topics;
         let mut partitions = Partitions::new();
-        let mut any_unknown = false;
+        let mut any_problem = false;
         for topic in topics {
             let name = topic.name.as_str();
-            any_unknown |= topic.partitions.iter().any(|index| unknown(name, *index));
+            let mut problems = topic.partitions.iter().map(|index| problem(name, *index));
+            any_problem |= problems.any(|problem| problem.is_some());
             let indexes = partitions.entry(name.to_owned()).or_default();
             indexes.extend(&topic.partitions);
         }
-        let code = if any_unknown {
+        let code = if any_problem {
             ResponseError::OperationNotAttempted.code()
         } else {
             let added = add(&node, &asked, partitions).await;
             let fenced = |error| fenced_before(FENCED, request.head.version, error).code();
             added.map_or_else(fenced, |()| 0)
         };
-        let code_of = |topic: &str, index: i32| match any_unknown && unknown(topic, index) {
-            true => ResponseError::UnknownTopicOrPartition.code(),
-            false => code,
+        let code_of = |topic: &str, index: i32| {
+            let problem = problem(topic, index).filter(|_| any_problem);
+            problem.map_or(code, |problem| problem.code())
         };
         let results = topics
             .iter()
@@ -58,6 +57,17 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
             .with_results_by_topic_v3_and_below(results.collect());
         Ok(Response::encode(request.head, &answer)?)
     })
+}
+
+/// Why a partition cannot be of a transaction.
+fn problem(node: &Node, topic: &str, index: i32) -> Option<ResponseError> {
+    if topics::is_internal(topic) {
+        // Nobody produces there; offsets of groups have a request of their own.
+        return Some(ResponseError::InvalidTopicException);
+    }
+    let topic = node.topics.get(topic);
+    let unknown = topic.is_none_or(|topic| topic.partition(index).is_none());
+    unknown.then_some(ResponseError::UnknownTopicOrPartition)
 }
 
 async fn add(

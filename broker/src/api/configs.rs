@@ -14,7 +14,7 @@ use crate::{
         store::{GROUPS_MAX, Place},
     },
     topics::{
-        Topics,
+        self, Topics,
         change::{Change, Refused},
         config::TopicConfig,
         name,
@@ -166,6 +166,10 @@ async fn alter_topic(
     dry: bool,
 ) -> Result<(), Refused> {
     let _changing = topics.settings.changing.read().await;
+    if topics::is_internal(name) {
+        let message = format!("topic {name} is kept as the broker itself needs it");
+        return Err(Refused::new(ResponseError::InvalidTopicException, message));
+    }
     let defaults = topics.defaults();
     let changed = topics.change(name, dry, move |mut description| {
         let config = match wanted {

@@ -126,6 +126,8 @@ pub(crate) fn on_disk(dir: &Path) -> Config {
 pub(crate) struct Client {
     stream: TcpStream,
     next_id: i32,
+    /// What it calls itself.
+    pub(crate) name: &'static str,
 }
 
 impl Client {
@@ -139,7 +141,11 @@ impl Client {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, next_id: 1 }
+        Self {
+            stream,
+            next_id: 1,
+            name: "test",
+        }
     }
 
     /// Sends a request; returns its number.
@@ -160,7 +166,7 @@ impl Client {
             .with_request_api_key(key)
             .with_request_api_version(version)
             .with_correlation_id(id)
-            .with_client_id(Some(StrBytes::from_static_str("test")))
+            .with_client_id(Some(StrBytes::from_static_str(self.name)))
             .encode(&mut frame, header_version)
             .unwrap();
         frame.extend_from_slice(body);

@@ -25,6 +25,7 @@ use segment_adapter::{BatchBuilder, Batches, Codec};
 use super::support::{Client, Running, fetch, memory, now_ms, on_disk, produce, topic_name};
 
 mod crashes;
+mod internal;
 mod offsets;
 mod operators;
 

@@ -189,7 +189,8 @@ impl Transaction {
         } else {
             Partitions::new()
         };
-        for (topic, indexes) in partitions {
+        // A name without partitions would be kept for nothing.
+        for (topic, indexes) in partitions.iter().filter(|(_, indexes)| !indexes.is_empty()) {
             all.entry(topic.clone()).or_default().extend(indexes);
         }
         Self {
@@ -285,6 +286,17 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_without_partitions_is_not_kept() {
+        let partitions = Partitions::from([
+            ("t".to_owned(), [1].into()),
+            ("x".repeat(900), BTreeSet::new()),
+        ]);
+        let txn = Transaction::new(7, 1, 0);
+        let txn = txn.with_partitions(&partitions, TransactionVersion::V0, 0);
+        assert_eq!(txn.partitions.into_keys().collect::<Vec<_>>(), ["t"]);
+    }
 
     #[test]
     fn the_order_of_states_is_kafkas() {
