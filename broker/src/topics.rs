@@ -9,11 +9,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
-use s3stream::{Engine, GroupId, metadata::Expect};
+use s3stream::{Engine, ErrorKind, GroupId, metadata::Expect};
 use segment_adapter::KafkaLog;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -41,6 +42,10 @@ const TAG_TOPIC: &str = "kafka.topic";
 const TAG_PARTITION: &str = "kafka.partition";
 /// Logs that are opened, or groups that are made, at one time.
 const CONCURRENT: usize = 256;
+
+/// Between attempts to delete a topic of which it is not known whether it is.
+const DELETE_PAUSE_MIN: Duration = Duration::from_millis(100);
+const DELETE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Topics that belong to the broker itself (F7).
 pub(crate) fn is_internal(name: &str) -> bool {
@@ -361,15 +366,50 @@ impl Topics {
         }
         let topics = self.clone();
         finish(tokio::spawn(async move {
-            topics.delete_reserved(busy, &topic).await
+            topics.delete_reserved(busy, topic).await
         }))
         .await
     }
 
-    async fn delete_reserved(&self, busy: Busy, topic: &Topic) -> Result<(), TopicError> {
+    async fn delete_reserved(
+        self: &Arc<Self>,
+        busy: Busy,
+        topic: Arc<Topic>,
+    ) -> Result<(), TopicError> {
         // A version would say nothing: only this node writes the key, and one caller at a time.
-        let gone = self.engine.kv_put(key(&busy.name), None, None).await?;
-        gone.map_err(|_| TopicError::Unknown(busy.name.clone()))?;
+        match self.engine.kv_put(key(&busy.name), None, None).await {
+            Ok(gone) => {
+                gone.map_err(|_| TopicError::Unknown(busy.name.clone()))?;
+            }
+            Err(error) if error.may_have_happened() => {
+                // If it has, the next start destroys what is acknowledged from now on: it must not stay half deleted.
+                tracing::warn!(topic = topic.name, %error, "whether a topic is deleted is not known: it will be");
+                tokio::spawn(self.clone().delete_at_last(busy, topic));
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.deleted(&topic).await;
+        Ok(())
+    }
+
+    /// Deletes a topic that may be deleted already, for as long as it takes.
+    async fn delete_at_last(self: Arc<Self>, busy: Busy, topic: Arc<Topic>) {
+        let mut pause = DELETE_PAUSE_MIN;
+        while let Err(error) = self.engine.kv_put(key(&busy.name), None, None).await {
+            if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) {
+                // This node is over.
+                tracing::warn!(topic = topic.name, %error, "whether a topic is deleted shows at the next start");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(DELETE_PAUSE_MAX);
+        }
+        self.deleted(&topic).await;
+    }
+
+    /// Nothing names the topic any more.
+    async fn deleted(&self, topic: &Topic) {
         self.names.write().remove(topic);
         for partition in &topic.partitions {
             partition.delete();
@@ -377,7 +417,6 @@ impl Topics {
         let groups: Vec<_> = topic.partitions.iter().map(|p| p.group).collect();
         self.destroy(&groups).await;
         tracing::info!(topic = topic.name, id = %topic.id, "topic deleted");
-        Ok(())
     }
 
     fn reserve(self: &Arc<Self>, name: &str) -> Result<Busy, TopicError> {
