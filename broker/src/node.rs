@@ -1,8 +1,9 @@
 //! What every connection of a broker shares.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use kafka_protocol::error::ResponseError;
+use tokio::time::timeout;
 
 use crate::{
     admission::Admission,
@@ -14,6 +15,9 @@ use crate::{
     producer_ids::ProducerIds,
     topics::{Topic, Topics},
 };
+
+/// How long a request waits for a producer id, for which the metadata may have to be written.
+const PRODUCER_ID_MAX: Duration = Duration::from_secs(5);
 
 /// This broker, as its handlers see it.
 #[derive(Debug)]
@@ -63,7 +67,11 @@ impl Node {
 
     /// A producer id that nobody has. The error is what a client tries again after.
     pub(crate) async fn next_producer_id(&self) -> Result<i64, ResponseError> {
-        let given = self.producer_ids.next(self.topics.engine()).await;
+        let given = self.producer_ids.next(self.topics.engine());
+        let Ok(given) = timeout(PRODUCER_ID_MAX, given).await else {
+            tracing::warn!("no producer id in time");
+            return Err(ResponseError::CoordinatorLoadInProgress);
+        };
         given.map_err(|error| {
             tracing::warn!(%error, "no producer id");
             match error_of(&error) {

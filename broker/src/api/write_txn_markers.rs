@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
 use kafka_protocol::messages::{
     WriteTxnMarkersRequest, WriteTxnMarkersResponse,
     write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
@@ -15,6 +16,9 @@ use segment_adapter::{EndTxn, TransactionVersion};
 
 use super::{Abort, Reply, Request, create_topics::topic_name};
 use crate::{coordinator::transactions::markers, node::Node, wire::response::Response};
+
+/// Partitions that are written to at one time.
+const CONCURRENT: usize = 64;
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: WriteTxnMarkersRequest = request.decode()?;
@@ -28,7 +32,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     })
 }
 
-async fn write(node: &Node, marker: &WritableTxnMarker) -> WritableTxnMarkerResult {
+async fn write(node: &Arc<Node>, marker: &WritableTxnMarker) -> WritableTxnMarkerResult {
     let end = EndTxn {
         producer_id: marker.producer_id.0,
         producer_epoch: marker.producer_epoch,
@@ -47,21 +51,23 @@ async fn write(node: &Node, marker: &WritableTxnMarker) -> WritableTxnMarkerResu
 }
 
 async fn write_topic(
-    node: &Node,
+    node: &Arc<Node>,
     topic: &WritableTxnMarkerTopic,
     end: EndTxn,
 ) -> WritableTxnMarkerTopicResult {
-    let name = topic.name.as_str();
-    let mut results = Vec::with_capacity(topic.partition_indexes.len());
-    for index in &topic.partition_indexes {
-        let written = markers::write(node, name, *index, end).await;
-        results.push(
+    let name: Arc<str> = topic.name.as_str().into();
+    let each = stream::iter(topic.partition_indexes.clone());
+    let written = each.map(|index| {
+        let (node, name) = (node.clone(), name.clone());
+        async move {
+            let written = markers::write_for_operator(&node, &name, index, end).await;
             WritableTxnMarkerPartitionResult::default()
-                .with_partition_index(*index)
-                .with_error_code(written.err().unwrap_or(0)),
-        );
-    }
+                .with_partition_index(index)
+                .with_error_code(written.err().unwrap_or(0))
+        }
+    });
+    let results: Vec<_> = written.buffered(CONCURRENT).collect().await;
     WritableTxnMarkerTopicResult::default()
-        .with_name(topic_name(name))
+        .with_name(topic_name(&name))
         .with_partitions(results)
 }

@@ -1,7 +1,11 @@
 //! Loading: every record of a partition's log, in order, into a new machine.
 
+use std::time::Duration;
+
 use kafka_protocol::records::{Record, RecordBatchDecoder};
 use segment_adapter::{Isolation, KafkaLog, LogError};
+
+use tokio::time::timeout;
 
 use super::machine::{Machine, Stored, StoredError};
 
@@ -11,6 +15,9 @@ const READ_BYTES: usize = 1 << 20;
 /// Decompressed of one batch: as much as logs take of one.
 const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
 
+/// How long what was written before may take to be durable.
+const DURABLE_MAX: Duration = Duration::from_secs(10);
+
 /// Why a partition was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
@@ -18,6 +25,8 @@ pub(super) enum LoadError {
     Log(#[from] LogError),
     #[error("offset {offset}: {error}")]
     Stored { offset: i64, error: StoredError },
+    #[error("what is at offset {offset} is not durable yet")]
+    NotDurable { offset: i64 },
     #[error("a batch after offset {offset}: {reason}")]
     Batch { offset: i64, reason: String },
 }
@@ -39,7 +48,9 @@ pub(super) async fn replay<M: Machine>(log: &KafkaLog, machine: &mut M) -> Resul
             if read.offsets.hw >= end {
                 return Ok(());
             }
-            log.wait_for_hw(read.offsets.hw).await?;
+            // Other partitions wait for their turn.
+            let waited = timeout(DURABLE_MAX, log.wait_for_hw(read.offsets.hw)).await;
+            waited.map_err(|_| LoadError::NotDurable { offset: next })??;
             continue;
         }
         for batch in read.records {

@@ -18,7 +18,7 @@ use self::{
     machine::{Ending, Transactions},
     markers::Outbox,
     rules::{Holder, Refused},
-    transaction::{Partitions, Transaction},
+    transaction::{Partitions, Status, Transaction},
 };
 use super::{Coordinator, slot};
 use crate::{config::Config, node::Node, topics::Topics};
@@ -34,6 +34,8 @@ pub(crate) const TOPIC: &str = "__transaction_state";
 
 /// How long the answer to an EndTxn waits for the markers: who begins the next transaction then need not try twice.
 const QUICK: Duration = Duration::from_millis(100);
+/// How long a request waits for its coordinator: whoever asks tries again, and others on its connection go on.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How often a request asks again that lacked a producer id: the id may change hands in between.
 const TRIES_MAX: u32 = 5;
 
@@ -48,7 +50,19 @@ pub(crate) struct TransactionCoordinator {
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) id: String,
-    pub(crate) txn: Transaction,
+    pub(crate) producer_id: i64,
+    pub(crate) status: Status,
+}
+
+/// What one of these takes in an answer, besides its id.
+const LISTED_BYTES: usize = 256;
+
+/// The answer, or that the coordinator is not available now. What was asked for may still be done.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, ResponseError>>,
+) -> Result<T, ResponseError> {
+    let late = Err(ResponseError::CoordinatorNotAvailable);
+    timeout(ANSWER_MAX, answer).await.unwrap_or(late)
 }
 
 impl TransactionCoordinator {
@@ -116,7 +130,7 @@ impl TransactionCoordinator {
             let given = self.coordinator.ask(id, |machine, now, out| {
                 machine.init(id, holder, timeout_ms, spare, now, out)
             });
-            match given.answer().await? {
+            match in_time(given.answer()).await? {
                 Err(Refused::NeedsProducerId) => spare = Some(node.next_producer_id().await?),
                 given => return given.map_err(Refused::error),
             }
@@ -135,7 +149,7 @@ impl TransactionCoordinator {
         let added = self.coordinator.ask(id, |machine, now, out| {
             machine.add(id, holder, &partitions, version, now, out)
         });
-        added.answer().await?.map_err(Refused::error)
+        in_time(added.answer()).await?.map_err(Refused::error)
     }
 
     /// Those of `partitions` that are not of the transaction of `id` now.
@@ -148,7 +162,7 @@ impl TransactionCoordinator {
         let verified = self.coordinator.ask(id, |machine, _, _| {
             rules::verify(machine.get(id), holder, partitions)
         });
-        verified.answer().await?
+        in_time(verified.answer()).await?
     }
 
     /// Ends the transaction of `id`; the decision is durable when this is answered. Gives what its holder is from now on.
@@ -166,7 +180,7 @@ impl TransactionCoordinator {
             let ended = self.coordinator.ask(id, |machine, now, out| {
                 machine.end(id, holder, commit, version, spare, now, out, done)
             });
-            match ended.answer().await? {
+            match in_time(ended.answer()).await? {
                 Err(Refused::NeedsProducerId) => spare = Some(node.next_producer_id().await?),
                 Err(refused) => return Err(refused.error()),
                 Ok(ended) => {
@@ -184,7 +198,26 @@ impl TransactionCoordinator {
         let found = self
             .coordinator
             .ask(id, |machine, _, _| machine.get(id).cloned());
-        found.answer().await
+        in_time(found.answer()).await
+    }
+
+    /// About how much memory what is known of `id` takes.
+    pub(crate) async fn weight(&self, id: &str) -> Result<usize, ResponseError> {
+        let found = self.coordinator.ask(id, |machine, _, _| machine.weight(id));
+        in_time(found.answer()).await
+    }
+
+    /// About how much memory all ids take, without their partitions.
+    pub(crate) async fn list_weight(&self) -> Result<usize, ResponseError> {
+        let mut sum = 0;
+        for partition in 0..self.coordinator.partitions() {
+            let found = self.coordinator.ask_at(partition, |machine, _, _| {
+                let ids = machine.all().map(|(id, _)| LISTED_BYTES + id.len());
+                ids.sum::<usize>()
+            });
+            sum += in_time(found.answer()).await?;
+        }
+        Ok(sum)
     }
 
     /// Every transactional id of the partitions `of` that `wanted` wants. An error as long as one is not loaded.
@@ -200,11 +233,12 @@ impl TransactionCoordinator {
                 wanted
                     .map(|(id, txn)| Listed {
                         id: id.clone(),
-                        txn: txn.clone(),
+                        producer_id: txn.producer_id,
+                        status: txn.status,
                     })
                     .collect::<Vec<_>>()
             });
-            all.extend(found.answer().await?);
+            all.extend(in_time(found.answer()).await?);
         }
         Ok(all)
     }

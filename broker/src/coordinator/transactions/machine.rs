@@ -110,6 +110,11 @@ impl Transactions {
         self.known.get(id)
     }
 
+    /// About the memory of what is known of `id`.
+    pub(super) fn weight(&self, id: &str) -> usize {
+        weight(id, self.known.get(id))
+    }
+
     /// All ids.
     pub(super) fn all(&self) -> impl Iterator<Item = (&String, &Transaction)> {
         self.known.iter()

@@ -322,6 +322,26 @@ pub(crate) async fn write(node: &Node, topic: &str, index: i32, end: EndTxn) -> 
     })
 }
 
+/// As [`write`], for an operator, who says which coordinator it speaks for: none that is newer than there has been, or the
+/// next marker of the coordinator itself would be refused.
+pub(crate) async fn write_for_operator(
+    node: &Node,
+    topic: &str,
+    index: i32,
+    end: EndTxn,
+) -> Result<(), i16> {
+    let written = async {
+        let (_, leading) = find_partition(node, topic, index).await?;
+        let newest = leading.log.coordinator_epoch(end.producer_id);
+        if end.coordinator_epoch > newest.max(leading.epoch) {
+            return Err(ResponseError::InvalidRequest.code());
+        }
+        write(node, topic, index, end).await
+    };
+    let late = Err(ResponseError::RequestTimedOut.code());
+    timeout(TELL, written).await.unwrap_or(late)
+}
+
 /// Appends the marker, waiting for room in turn with those who produce.
 async fn append(leading: &Leading, end: EndTxn) -> Result<(), LogError> {
     loop {

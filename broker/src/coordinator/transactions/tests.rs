@@ -17,7 +17,6 @@ use crate::{
     node::testing::engine,
 };
 use machine::Change;
-use transaction::Status;
 
 const PARTITIONS: i32 = 3;
 const IDS: [&str; 2] = ["one", "two"];
@@ -521,6 +520,16 @@ fn values(batch: &segment_adapter::Batch) -> Vec<String> {
     records
         .map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap())
         .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_does_not_answer_is_not_waited_for_for_ever() {
+    let never = std::future::pending::<Result<(), ResponseError>>();
+    assert_eq!(
+        in_time(never).await,
+        Err(ResponseError::CoordinatorNotAvailable)
+    );
+    assert_eq!(in_time(async { Ok(1) }).await, Ok(1));
 }
 
 proptest! {

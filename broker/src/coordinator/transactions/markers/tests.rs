@@ -153,6 +153,27 @@ async fn ends_that_cannot_be_made_do_not_keep_others_from_theirs() {
     ends.abort();
 }
 
+#[tokio::test]
+async fn an_operator_does_not_speak_for_a_coordinator_that_is_to_come() {
+    let world = World::new(&["t"]).await;
+    let leading = world.log("t").await;
+    let end = |coordinator_epoch| EndTxn {
+        producer_id: 7,
+        producer_epoch: 0,
+        coordinator_epoch,
+        commit: false,
+        version: TransactionVersion::V1,
+    };
+    let refused = write_for_operator(&world.node, "t", 0, end(leading.epoch + 1)).await;
+    assert_eq!(refused, Err(ResponseError::InvalidRequest.code()));
+    let written = write_for_operator(&world.node, "t", 0, end(leading.epoch)).await;
+    assert_eq!(written, Ok(()));
+    // What has been said may be said again.
+    world.end_by_nobody("t", (7, 0)).await;
+    let written = write_for_operator(&world.node, "t", 0, end(i32::MAX)).await;
+    assert_eq!(written, Ok(()));
+}
+
 /// Nor is a partition told again, if only the coordinator was not able to take it in.
 #[tokio::test]
 async fn what_has_been_told_is_not_told_again() {
