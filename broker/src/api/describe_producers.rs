@@ -1,39 +1,64 @@
 //! DescribeProducers (61): who has written to a partition, and where its open transaction begins.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kafka_protocol::messages::{
     DescribeProducersRequest, DescribeProducersResponse, ProducerId,
     describe_producers_response::{PartitionResponse, ProducerState, TopicResponse},
 };
-use segment_adapter::ActiveProducer;
+use segment_adapter::{ActiveProducer, KafkaLog};
 
 use super::{Abort, Reply, Request, create_topics::topic_name, find_partition};
 use crate::{node::Node, wire::response::Response};
 
+/// What the answer holds for a partition besides its producers.
+const PARTITION_BYTES: usize = 128;
+
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: DescribeProducersRequest = request.decode()?;
     Reply::later(async move {
-        let mut topics = Vec::with_capacity(asked.topics.len());
+        // Each partition once, however often it is asked for.
+        let mut wanted: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
         for topic in &asked.topics {
-            let name = topic.name.as_str();
-            let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
-            for index in &topic.partition_indexes {
-                partitions.push(describe(&node, name, *index).await);
-            }
-            let topic = TopicResponse::default().with_name(topic_name(name));
-            topics.push(topic.with_partitions(partitions));
+            let indexes = wanted.entry(topic.name.as_str()).or_default();
+            indexes.extend(&topic.partition_indexes);
         }
-        let answer = DescribeProducersResponse::default().with_topics(topics);
-        Ok(Response::encode(request.head, &answer)?)
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for (name, indexes) in wanted {
+            let mut partitions = Vec::with_capacity(indexes.len());
+            for index in indexes {
+                let log = find_partition(&node, name, index).await;
+                let log = log.map(|(_, leading)| leading.log);
+                let producers = log.as_ref().map_or(0, KafkaLog::producers_count);
+                bytes += PARTITION_BYTES + producers * size_of::<(ActiveProducer, ProducerState)>();
+                partitions.push((index, log));
+            }
+            found.push((name, partitions));
+        }
+        let permit = node.budget.response(bytes).await?;
+        let topics = found.into_iter().map(|(name, partitions)| {
+            let topic = TopicResponse::default().with_name(topic_name(name));
+            let partitions = partitions.into_iter();
+            topic.with_partitions(
+                partitions
+                    .map(|(index, log)| describe(index, log))
+                    .collect(),
+            )
+        });
+        let answer = DescribeProducersResponse::default().with_topics(topics.collect());
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }
 
-async fn describe(node: &Node, topic: &str, index: i32) -> PartitionResponse {
+fn describe(index: i32, log: Result<KafkaLog, i16>) -> PartitionResponse {
     let answer = PartitionResponse::default().with_partition_index(index);
-    match find_partition(node, topic, index).await {
-        Ok((_, leading)) => {
-            let producers = leading.log.active_producers();
+    match log {
+        Ok(log) => {
+            let producers = log.active_producers();
             answer.with_active_producers(producers.iter().map(state).collect())
         }
         Err(code) => answer.with_error_code(code),

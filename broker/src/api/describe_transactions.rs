@@ -1,6 +1,6 @@
 //! DescribeTransactions (65): how far each transactional id has come.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -21,8 +21,15 @@ use crate::{
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: DescribeTransactionsRequest = request.decode()?;
     Reply::later(async move {
-        let mut states = Vec::with_capacity(asked.transactional_ids.len());
-        for id in &asked.transactional_ids {
+        // Each once, however often it is asked for.
+        let ids: BTreeSet<_> = asked.transactional_ids.iter().collect();
+        let mut bytes = 0;
+        for id in &ids {
+            bytes += node.transactions.weight(id).await.unwrap_or(0);
+        }
+        let permit = node.budget.response(bytes).await?;
+        let mut states = Vec::with_capacity(ids.len());
+        for id in ids {
             let state = describe(&node, id).await;
             let failed =
                 |error: ResponseError| TransactionState::default().with_error_code(error.code());
@@ -30,7 +37,7 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
             states.push(state.unwrap_or_else(failed).with_transactional_id(id));
         }
         let answer = DescribeTransactionsResponse::default().with_transaction_states(states);
-        Ok(Response::encode(request.head, &answer)?)
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }
 

@@ -33,13 +33,15 @@ pub(super) fn begin(node: Arc<Node>, session: &Session, request: Request) -> Res
         let unknown = unknown.map(|name| StrBytes::from_string(name.to_string()));
         let answer =
             ListTransactionsResponse::default().with_unknown_state_filters(unknown.collect());
+        let bytes = node.transactions.list_weight().await.unwrap_or(0);
+        let permit = node.budget.response(bytes).await?;
         let here = |partition: &i32| node.leads(transactions::TOPIC, *partition, local);
         let listed = node.transactions.list(here, |txn| filter.wants(txn)).await;
         let answer = match listed {
             Ok(listed) => answer.with_transaction_states(listed.iter().map(state).collect()),
             Err(error) => answer.with_error_code(error.code()),
         };
-        Ok(Response::encode(request.head, &answer)?)
+        Ok(Response::encode(request.head, &answer)?.holding(permit))
     })
 }
 
@@ -81,6 +83,6 @@ impl Filter {
 fn state(listed: &Listed) -> TransactionState {
     TransactionState::default()
         .with_transactional_id(TransactionalId(StrBytes::from_string(listed.id.clone())))
-        .with_producer_id(ProducerId(listed.txn.producer_id))
-        .with_transaction_state(StrBytes::from_static_str(listed.txn.status.name()))
+        .with_producer_id(ProducerId(listed.producer_id))
+        .with_transaction_state(StrBytes::from_static_str(listed.status.name()))
 }
