@@ -140,6 +140,8 @@ pub(crate) struct Groups {
     retention_at: u64,
     /// How many records there have been: the order of the log.
     position: u64,
+    /// Whether the whole log has been taken in.
+    is_loaded: bool,
 }
 
 /// The topic of the state.
@@ -174,6 +176,7 @@ impl Groups {
             timers: BTreeSet::new(),
             retention_at: u64::MAX,
             position: 0,
+            is_loaded: false,
         }
     }
 
@@ -275,7 +278,12 @@ impl Machine for Groups {
                 value: Some(value),
             } => {
                 let group = self.groups.entry(id.clone());
-                group.or_insert_with(|| Group::new(&id, -1)).replay(value);
+                let group = group.or_insert_with(|| Group::new(&id, -1));
+                if !self.is_loaded {
+                    // Nobody is here: members are as their last record says, not as their first one did.
+                    group.members.clear();
+                }
+                group.replay(value);
             }
             Record::Group {
                 group: id,
@@ -303,6 +311,20 @@ impl Machine for Groups {
         }
     }
 
+    fn refused(&mut self, records: Vec<Record>, now: Now, out: &mut GroupsOut) {
+        let ids = records.into_iter().filter_map(|record| match record {
+            Record::Group { group, .. } => Some(group),
+            _ => None,
+        });
+        let settings = self.settings.clone();
+        for id in ids.collect::<BTreeSet<String>>() {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.refused(now, &settings, out);
+            }
+            self.rearm(&id);
+        }
+    }
+
     fn replay_end(&mut self, producer_id: i64, commit: bool) {
         for id in self.open.remove(&producer_id).unwrap_or_default() {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -323,6 +345,7 @@ impl Machine for Groups {
     }
 
     fn loaded(&mut self, now: Now, _: &mut GroupsOut) {
+        self.is_loaded = true;
         let ids: Vec<String> = self.groups.keys().cloned().collect();
         for id in ids {
             if let Some(group) = self.groups.get_mut(&id) {

@@ -22,7 +22,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
@@ -52,6 +52,10 @@ pub(crate) trait Machine: Send + Sized + 'static {
 
     /// A transaction has ended on this partition.
     fn replay_end(&mut self, producer_id: i64, commit: bool);
+
+    /// The log has refused these records of an operation, or they cannot be written: none of them has been replayed, and
+    /// whoever it answered is told so. What the operation has changed besides is undone here, or made good.
+    fn refused(&mut self, _records: Vec<Self::Record>, _now: Now, _out: &mut Out<Self::Record>) {}
 
     /// The whole log has been taken in.
     fn loaded(&mut self, now: Now, out: &mut Out<Self::Record>);

@@ -166,7 +166,7 @@ impl<M: Machine> Shard<M> {
         let ended = OnPanic(&self.changed);
         let mut out = Out::default();
         operation(&mut live.machine, now, &mut out);
-        let after = live.settle(out, permit);
+        let after = live.settle(out, permit, Some(now));
         let deadline = live.machine.deadline();
         let sooner =
             deadline.is_some_and(|deadline| live.armed.is_none_or(|armed| deadline < armed));
@@ -433,8 +433,14 @@ impl<M: Machine> Life<M> {
 }
 
 impl<M: Machine> Live<M> {
-    /// Writes and replays what an operation gave.
-    fn settle(&mut self, out: Out<M::Record>, permit: mpsc::OwnedPermit<Waiting>) -> After {
+    /// Writes and replays what an operation gave. If that is refused the machine hears of it, with the time of the
+    /// operation; what it then writes may be refused, too, but that is the end of it.
+    fn settle(
+        &mut self,
+        out: Out<M::Record>,
+        permit: mpsc::OwnedPermit<Waiting>,
+        may_undo: Option<Now>,
+    ) -> After {
         let Out {
             records,
             transaction,
@@ -445,14 +451,15 @@ impl<M: Machine> Live<M> {
             Ok(pieces) => pieces,
             Err(error) => {
                 tracing::error!(%error, "a coordinator's record cannot be written");
-                return After::Alive(when, Err(ResponseError::UnknownServerError));
+                let error = ResponseError::UnknownServerError;
+                return self.refused(records, when, error, permit, may_undo);
             }
         };
         let written = match self.write(pieces) {
             Ok(written) => written,
             // Nothing was written, and nothing has changed that only records change.
             Err((0, error)) if !is_over(&error) => {
-                return After::Alive(when, Err(answer_to(&error)));
+                return self.refused(records, when, answer_to(&error), permit, may_undo);
             }
             Err((_, error)) => return After::Failed(when, error),
         };
@@ -470,6 +477,26 @@ impl<M: Machine> Live<M> {
         self.unsent += usize::from(matches!(written, Written::Unsent(_)));
         permit.send(Waiting { written, when });
         After::Queued
+    }
+
+    /// Tells whoever waits, and lets the machine make good what these records would have gone with.
+    fn refused(
+        &mut self,
+        records: Vec<M::Record>,
+        when: When,
+        error: ResponseError,
+        permit: mpsc::OwnedPermit<Waiting>,
+        may_undo: Option<Now>,
+    ) -> After {
+        let Some(now) = may_undo else {
+            return After::Alive(when, Err(error));
+        };
+        let mut out = Out::default();
+        for run in when {
+            out.when_durable(move |_| run(Err(error)));
+        }
+        self.machine.refused(records, now, &mut out);
+        self.settle(out, permit, None)
     }
 
     /// Hands pieces to the log. An error comes with how many it took before.

@@ -41,6 +41,8 @@ struct Counter {
     undecided: Vec<(i64, u64)>,
     parked: Vec<Slot<u64>>,
     due: Option<u64>,
+    /// What the log did not take.
+    refused: Vec<u64>,
 }
 
 impl Machine for Counter {
@@ -78,6 +80,15 @@ impl Machine for Counter {
             *sum += if ended && commit { *number } else { 0 };
             !ended
         });
+    }
+
+    fn refused(&mut self, records: Vec<u64>, _: Now, out: &mut Out<u64>) {
+        self.refused.extend(records);
+        // What is written for it may be refused as well.
+        out.record(if self.refused.len() > 1 { TOO_LARGE } else { 5 });
+        for slot in self.parked.drain(..) {
+            out.reply(slot, self.sum);
+        }
     }
 
     fn loaded(&mut self, _: Now, _: &mut Out<u64>) {}
@@ -265,9 +276,22 @@ async fn a_record_that_the_log_refuses_changes_nothing() {
     // Larger than the topic takes.
     let refused = world.add(TOO_LARGE).answer().await;
     assert_eq!(refused, Err(ResponseError::UnknownServerError));
-    assert_eq!(world.sum().answer().await, Ok(0));
+    // The machine has heard of it, and has made it good with a record of its own.
+    assert_eq!(world.sum().answer().await, Ok(5));
     world.add(1).answer().await.unwrap();
-    assert_eq!(world.sum().answer().await, Ok(1));
+    // That may be refused, too; whoever waits hears of that.
+    let parked = world
+        .counter
+        .park("k", |counter, _, _, slot| counter.parked.push(slot));
+    let refused = world.add(TOO_LARGE).answer().await;
+    assert_eq!(refused, Err(ResponseError::UnknownServerError));
+    let parked = timeout(SOON, parked.answer()).await.unwrap();
+    assert_eq!(parked, Err(ResponseError::UnknownServerError));
+    assert_eq!(world.sum().answer().await, Ok(6));
+    let seen = world
+        .counter
+        .ask("k", |counter, _, _| counter.refused.clone());
+    assert_eq!(seen.answer().await, Ok(vec![TOO_LARGE; 2]));
 }
 
 /// Together they are more than a batch may have; each alone is not.

@@ -80,6 +80,13 @@ pub(super) struct Group {
     pub(super) consumer: ConsumerGroup,
 }
 
+/// Most protocols of a member: clients have a handful, and each is compared with those of all others.
+const PROTOCOLS_MAX: usize = 100;
+
+fn names(protocols: &[(String, Bytes)]) -> impl Iterator<Item = &str> {
+    protocols.iter().map(|(name, _)| name.as_str())
+}
+
 /// A member of a classic group.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -161,33 +168,37 @@ impl Group {
         self.leader.as_deref() == Some(id)
     }
 
-    /// Whether all members support a protocol.
-    fn is_common(&self, protocol: &str) -> bool {
-        let mut members = self.members.values();
-        members.all(|member| member.protocols.iter().any(|(name, _)| name == protocol))
+    /// Those of some protocols that all members support.
+    fn common<'a>(&'a self, protocols: &'a [(String, Bytes)]) -> BTreeSet<&'a str> {
+        let mut common: BTreeSet<&str> = names(protocols).collect();
+        for member in self.members.values() {
+            let known: BTreeSet<&str> = names(&member.protocols).collect();
+            common.retain(|name| known.contains(name));
+            if common.is_empty() {
+                break;
+            }
+        }
+        common
     }
 
     /// Whether a member with these protocols can be in it.
     pub(super) fn supports(&self, protocol_type: &str, protocols: &[(String, Bytes)]) -> bool {
-        if protocol_type.is_empty() || protocols.is_empty() {
+        if protocol_type.is_empty() || protocols.is_empty() || protocols.len() > PROTOCOLS_MAX {
             return false;
         }
         if self.state == State::Empty {
             return true;
         }
-        self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| self.is_common(name))
+        self.protocol_type.as_deref() == Some(protocol_type) && !self.common(protocols).is_empty()
     }
 
     /// Each member votes for what it likes best of what all support. A tie goes to what the leader likes better.
     pub(super) fn select_protocol(&self) -> Option<String> {
         let first = self.members.values().next()?;
-        let names = first.protocols.iter().map(|(name, _)| name.as_str());
-        let common: BTreeSet<&str> = names.filter(|name| self.is_common(name)).collect();
+        let common = self.common(&first.protocols);
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let mut names = member.protocols.iter().map(|(name, _)| name.as_str());
-            if let Some(name) = names.find(|name| common.contains(name)) {
+            if let Some(name) = names(&member.protocols).find(|name| common.contains(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }

@@ -13,8 +13,11 @@ use crate::coordinator::{Now, Slot};
 /// again is another new member.
 const NEW_MEMBER_WAIT_MS: u64 = 5 * 60 * 1000;
 
-/// What all members of a group may say together, in bytes. Its record, with one of the protocols, must be much smaller.
+/// What all members of a group may say together, in bytes.
 const SAID_MAX: usize = 16 << 20;
+
+/// What they may say of one protocol each, in bytes: a record, which has their assignments, too, may have about a MiB.
+const SAID_OF_ONE_MAX: usize = 768 << 10;
 
 /// A request to join.
 #[derive(Clone, Debug)]
@@ -79,9 +82,12 @@ impl Group {
         slot: Slot<Joined>,
     ) {
         if !self.has_room(&join, settings) {
-            self.remove(&join.member_id, out);
-            self.pending.remove(&join.member_id);
+            self.take_back(&join, now, settings, out);
             return out.reply(slot, Joined::of(ResponseError::GroupMaxSizeReached, ""));
+        }
+        if self.says_too_much(&join) {
+            let error = ResponseError::GroupMaxSizeReached;
+            return out.reply(slot, Joined::of(error, &join.member_id));
         }
         if !self.supports(&join.protocol_type, &join.protocols) {
             let error = ResponseError::InconsistentGroupProtocol;
@@ -110,15 +116,6 @@ impl Group {
         let is_known = is_member || self.pending.contains_key(&join.member_id);
         let replaces = join.instance.as_deref();
         let replaces = replaces.is_some_and(|instance| self.static_member(instance).is_some());
-        let said = |protocols: &[(String, Bytes)]| -> usize {
-            let bytes = protocols.iter().map(|(name, said)| name.len() + said.len());
-            bytes.sum()
-        };
-        let others = self.members.values().filter(|m| m.id != join.member_id);
-        let others: usize = others.map(|member| said(&member.protocols)).sum();
-        if others + said(&join.protocols) > SAID_MAX {
-            return false;
-        }
         let max = settings.members_max;
         match self.state {
             State::PreparingRebalance if is_member => {
@@ -127,6 +124,39 @@ impl Group {
                 joins.is_some_and(|member| member.joining.is_some()) || joining.count() < max
             }
             _ => is_known || replaces || self.members.len() + self.pending.len() < max,
+        }
+    }
+
+    /// Whether a member with these protocols makes it too much. Nothing changes: a member that said less stays.
+    fn says_too_much(&self, join: &Join) -> bool {
+        let said = |protocols: &[(String, Bytes)]| -> usize {
+            let bytes = protocols.iter().map(|(name, said)| name.len() + said.len());
+            bytes.sum()
+        };
+        let takes_place = |member: &Member| {
+            let is_same = join.instance.is_some() && member.instance == join.instance;
+            member.id == join.member_id || is_same
+        };
+        let of_one = |protocols: &[(String, Bytes)]| -> usize {
+            let bytes = protocols.iter().map(|(_, said)| said.len());
+            bytes.max().unwrap_or(0)
+        };
+        let others = self.members.values().filter(|m| !takes_place(m));
+        let others = others.map(|member| &member.protocols[..]);
+        let all = others.chain([&join.protocols[..]]);
+        let (said, of_one) = all.fold((0, 0), |(sum, sum_of_one), protocols| {
+            (sum + said(protocols), sum_of_one + of_one(protocols))
+        });
+        said > SAID_MAX || of_one > SAID_OF_ONE_MAX
+    }
+
+    /// For whom there is no room any more is not waited for.
+    fn take_back(&mut self, join: &Join, now: Now, settings: &Settings, out: &mut GroupsOut) {
+        let id = &join.member_id;
+        if self.check_member(id, join.instance.as_deref()).is_ok() {
+            self.remove_all(std::slice::from_ref(id), now, settings, out);
+        } else if self.pending.remove(id).is_some() {
+            self.maybe_complete_join(now, out);
         }
     }
 
@@ -256,7 +286,12 @@ impl Group {
         }
         self.update(&id, join, now, slot);
         let goes_on = self.state == State::Stable && self.select_protocol() == self.protocol;
-        if !goes_on {
+        let record = Record::Group {
+            group: self.id.clone(),
+            value: Some(self.value(|member| member.assignment.clone())),
+        };
+        // One that is refused would leave neither of them in its place.
+        if !goes_on || !record.can_be_written() {
             return self.rebalance(now, settings, out);
         }
         let mut joined = self.joined(&id);
@@ -267,10 +302,7 @@ impl Group {
             joined.leader = leader_before;
             joined.members = Vec::new();
         }
-        out.record(Record::Group {
-            group: self.id.clone(),
-            value: Some(self.value(|member| member.assignment.clone())),
-        });
+        out.record(record);
         let member = self.members.get_mut(&id);
         if let Some(slot) = member.and_then(|member| member.joining.take()) {
             out.reply(slot, joined);

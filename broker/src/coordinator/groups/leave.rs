@@ -1,8 +1,13 @@
 //! LeaveGroup: members go, and those who are left share what they had.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kafka_protocol::error::ResponseError;
 
-use super::{Done, Groups, GroupsOut, group::Group};
+use super::{
+    Done, Groups, GroupsOut,
+    group::{Group, Member},
+};
 use crate::coordinator::Now;
 
 /// Who leaves. A static member may be named by its instance alone.
@@ -25,21 +30,22 @@ impl Groups {
         let Some(group) = self.groups.get_mut(id) else {
             return vec![Err(ResponseError::UnknownMemberId); leavers.len()];
         };
-        let (mut gone, mut answers, mut gave_up) = (Vec::new(), Vec::new(), false);
+        let of_instances = group.of_instances();
+        let (mut gone, mut answers, mut gave_up) = (BTreeSet::new(), Vec::new(), false);
         for leaver in leavers {
-            let found = group.find_leaver(leaver);
-            // Twice in one request is once.
-            let found = found.and_then(|id| match id {
-                Some(id) if gone.contains(&id) => Err(ResponseError::UnknownMemberId),
-                found => Ok(found),
+            let found = group.find_leaver(leaver, &of_instances);
+            answers.push(match found {
+                // Twice in one request is once.
+                Ok(Some(id)) if !gone.insert(id.clone()) => Err(ResponseError::UnknownMemberId),
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => {
+                    gave_up = true;
+                    Ok(())
+                }
+                Err(error) => Err(error),
             });
-            answers.push(found.as_ref().map(|_| ()).map_err(|error| *error));
-            match found {
-                Ok(Some(id)) => gone.push(id),
-                Ok(None) => gave_up = true,
-                Err(_) => {}
-            }
         }
+        let gone: Vec<String> = gone.into_iter().collect();
         group.remove_all(&gone, now, &settings, out);
         if gave_up {
             group.maybe_complete_join(now, out);
@@ -50,18 +56,35 @@ impl Groups {
 }
 
 impl Group {
+    /// The ids of static members: a request may name many, and each would be looked for among all members.
+    fn of_instances(&self) -> BTreeMap<String, String> {
+        let members = self.members.values();
+        let of_instance = |member: &Member| Some((member.instance.clone()?, member.id.clone()));
+        members.filter_map(of_instance).collect()
+    }
+
     /// The member who leaves; `None` for one that has only been given an id, which is taken back.
-    fn find_leaver(&mut self, leaver: &Leaver) -> Result<Option<String>, ResponseError> {
-        let (id, instance) = (&leaver.member_id, leaver.instance.as_deref());
+    fn find_leaver(
+        &mut self,
+        leaver: &Leaver,
+        of_instances: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, ResponseError> {
+        let id = &leaver.member_id;
+        let of_instance = leaver.instance.as_ref().map(|i| of_instances.get(i));
         if id.is_empty() {
-            let member = instance.and_then(|instance| self.static_member(instance));
-            let member = member.ok_or(ResponseError::UnknownMemberId)?;
-            return Ok(Some(member.id.clone()));
+            let known = of_instance.flatten();
+            let known = known.ok_or(ResponseError::UnknownMemberId)?;
+            return Ok(Some(known.clone()));
         }
         if self.pending.remove(id).is_some() {
             return Ok(None);
         }
-        self.check_member(id, instance)?;
+        match of_instance {
+            Some(None) => return Err(ResponseError::UnknownMemberId),
+            Some(Some(known)) if known != id => return Err(ResponseError::FencedInstanceId),
+            Some(Some(_)) => {}
+            None => self.check_member(id, None)?,
+        }
         Ok(Some(id.clone()))
     }
 }

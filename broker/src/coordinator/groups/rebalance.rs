@@ -42,6 +42,18 @@ impl Group {
         }
     }
 
+    /// Its record was refused: who waited for an assignment, or has taken the place of another, has been told so. All are
+    /// to join again, and whoever does not is gone after a time.
+    pub(super) fn refused(&mut self, now: Now, settings: &Settings, out: &mut GroupsOut) {
+        if matches!(self.state, State::CompletingRebalance | State::Stable) {
+            tracing::warn!(
+                group = self.id,
+                "a group's record is refused: it rebalances again"
+            );
+            self.prepare(now, settings, out);
+        }
+    }
+
     /// Ends joining if everybody has joined. The first rebalance of a group waits all the same, for others.
     pub(super) fn maybe_complete_join(&mut self, now: Now, out: &mut GroupsOut) {
         let is_preparing = self.state == State::PreparingRebalance;

@@ -70,7 +70,16 @@ pub(crate) struct MemberValue {
     pub(crate) assignment: Bytes,
 }
 
+/// A record that is not larger is taken by the log: its topic takes batches of 1,048,588 bytes.
+const WRITTEN_BYTES_MAX: usize = 1_000_000;
+
 impl Record {
+    /// Whether the log takes it, as far as that depends on what it says.
+    pub(super) fn can_be_written(&self) -> bool {
+        self.encode()
+            .is_ok_and(|stored| stored.len() <= WRITTEN_BYTES_MAX)
+    }
+
     pub(super) fn encode(&self) -> Result<Stored, StoredError> {
         let mut key = Vec::new();
         let mut to = Writer(&mut key);

@@ -11,6 +11,7 @@ use crate::coordinator::{Pending, slot};
 mod committing;
 mod joining;
 mod model;
+mod refusing;
 mod removing;
 
 pub(super) const SESSION_MS: u64 = 10_000;
@@ -42,6 +43,8 @@ pub(super) struct World {
     pub(super) log: Vec<Entry>,
     pub(super) now: Now,
     next_id: u32,
+    /// Whether the log refuses what is written.
+    pub(super) refuses: bool,
 }
 
 pub(super) enum Entry {
@@ -65,6 +68,7 @@ impl World {
                 mono_ms: 0,
             },
             next_id: 0,
+            refuses: false,
         };
         world.run(|groups, now, out| groups.loaded(now, out));
         world
@@ -79,6 +83,15 @@ impl World {
         let answer = operation(&mut self.groups, self.now, &mut out);
         let producer_id = out.transaction.as_ref().map(|t| t.producer_id);
         let (records, when) = (out.records, out.when);
+        if self.refuses && !records.is_empty() {
+            let error = ResponseError::UnknownServerError;
+            when.into_iter().for_each(|when| when(Err(error)));
+            let mut out = GroupsOut::default();
+            self.groups.refused(records, self.now, &mut out);
+            assert!(out.records.is_empty());
+            out.when.into_iter().for_each(|when| when(Ok(())));
+            return answer;
+        }
         for record in records {
             let stored = Groups::encode(&record).unwrap();
             self.log.push(Entry::Record(stored, producer_id));
