@@ -322,7 +322,7 @@ pub(crate) async fn write(node: &Node, topic: &str, index: i32, end: EndTxn) -> 
     })
 }
 
-/// As [`write`], for an operator, who says which coordinator it speaks for: none that is newer than there has been, or the
+/// As [`write()`], for an operator, who says which coordinator it speaks for: none that is newer than there has been, or the
 /// next marker of the coordinator itself would be refused.
 pub(crate) async fn write_for_operator(
     node: &Node,
