@@ -33,8 +33,8 @@ const EARLIEST_LOCAL_SINCE: i16 = 8;
 const LATEST_TIERED_SINCE: i16 = 9;
 /// First version with leader epochs.
 const EPOCHS: i16 = 4;
-/// Look-ups of one request that run at one time.
-const CONCURRENT: usize = 16;
+/// Look-ups of one request that run at one time: few, since others come in between only when each has had its turn.
+const CONCURRENT: usize = 4;
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: ListOffsetsRequest = request.decode()?;
