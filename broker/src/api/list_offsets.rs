@@ -13,6 +13,7 @@ use kafka_protocol::{
         list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     },
 };
+use parking_lot::Mutex;
 use segment_adapter::{Isolation, TimestampOffset, TimestampSpec};
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ const LATEST_TIERED_SINCE: i16 = 9;
 /// First version with leader epochs.
 const EPOCHS: i16 = 4;
 /// Look-ups of one request that run at one time: few, since others come in between only when each has had its turn.
-const CONCURRENT: usize = 4;
+const CONCURRENT: usize = 8;
 
 pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let asked: ListOffsetsRequest = request.decode()?;
@@ -42,6 +43,8 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
     let isolation = isolation(asked.isolation_level);
     Reply::later(async move {
         let mut seen = BTreeSet::new();
+        // Of the whole request: many short look-ups are long, too.
+        let turn = Mutex::new(Instant::now());
         let mut topics = Vec::with_capacity(asked.topics.len());
         for topic in asked.topics {
             let asked = topic.partitions.into_iter().map(|partition| {
@@ -52,15 +55,16 @@ pub(super) fn begin(node: Arc<Node>, request: Request) -> Result<Reply, Abort> {
             let name = topic.name.as_str();
             let partitions = stream::iter(asked)
                 .map(|(partition, first)| {
-                    let node = &node;
+                    let (node, turn) = (&node, &turn);
                     async move {
-                        let mut turn = Instant::now();
                         let found = if first {
                             look_up(node, version, name, &partition, isolation).await
                         } else {
                             Err(ResponseError::InvalidRequest.code())
                         };
-                        let_others(&mut turn).await;
+                        let mut begun = *turn.lock();
+                        let_others(&mut begun).await;
+                        *turn.lock() = begun;
                         answer(version, partition.partition_index, found)
                     }
                 })
