@@ -1,3 +1,5 @@
+//! Both assignors, over members and topics at random and by example.
+
 use proptest::prelude::*;
 
 use super::*;

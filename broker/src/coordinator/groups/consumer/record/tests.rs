@@ -1,3 +1,5 @@
+//! The bytes of every kind of record as Kafka writes them, and damaged ones.
+
 use proptest::prelude::*;
 
 use super::*;
